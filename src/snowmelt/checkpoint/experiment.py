@@ -1,0 +1,67 @@
+"""What must be known to rebuild a trained model? The folder of an experiment and its config.yaml.
+
+`exp_dir/config.yaml` holds model, training, data and feature settings; `exp_dir/lang/` holds the
+tokenizer. No later command asks for any of it again.
+
+Invariant: knows no weights; imports no torch.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from snowmelt import __version__
+from snowmelt.audio.fbank import FbankConfig
+from snowmelt.core.config import dump_yaml, from_dict, load_yaml, to_dict
+from snowmelt.core.errors import ConfigError
+from snowmelt.core.files import require_file, write_text
+from snowmelt.presets.models import ZipformerConfig
+from snowmelt.presets.training import DataConfig, TrainConfig
+from snowmelt.text.tokenizer import Tokenizer, load_tokenizer, vocabulary_hash
+
+__all__ = ["ExperimentConfig", "load_experiment", "save_experiment"]
+
+_CONFIG_NAME: Final = "config.yaml"
+_LANG_DIR: Final = "lang"
+
+
+@dataclass(frozen=True)
+class ExperimentConfig:
+    """Everything but the weights: model, training, data, features and the tail rule.
+
+    `min_tail_s` is the least number of seconds of zero samples that follow the last sample of an
+    utterance before its features are computed (see `snowmelt.audio.tail`).
+    """
+
+    model: ZipformerConfig = field(default_factory=ZipformerConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    features: FbankConfig = field(default_factory=FbankConfig)
+    min_tail_s: float = 0.4
+    vocabulary_hash: str = ""
+    version: str = __version__
+
+
+def save_experiment(exp_dir: Path, config: ExperimentConfig, tokenizer: Tokenizer) -> None:
+    """Write config.yaml and lang/ of an experiment, each file whole or not at all."""
+    lang_dir = exp_dir / _LANG_DIR
+    lang_dir.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(lang_dir)
+    write_text(exp_dir / _CONFIG_NAME, dump_yaml(to_dict(config)))
+
+
+def load_experiment(exp_dir: Path) -> tuple[ExperimentConfig, Tokenizer]:
+    """Read back what `save_experiment` wrote.
+
+    Raises:
+        UserError: a file is missing or damaged, or the tokenizer is not the one trained with.
+    """
+    path = require_file(exp_dir / _CONFIG_NAME, "the experiment's configuration")
+    config = from_dict(ExperimentConfig, load_yaml(path))
+    tokenizer = load_tokenizer(exp_dir / _LANG_DIR)
+    if config.vocabulary_hash and vocabulary_hash(tokenizer) != config.vocabulary_hash:
+        raise ConfigError(
+            f"{exp_dir / _LANG_DIR} holds another vocabulary than {path.name} was written for",
+            hint="restore the lang folder that was there when the model was trained",
+        )
+    return config, tokenizer

@@ -1,0 +1,138 @@
+"""How is a checkpoint written whole, and read without trusting it?
+
+Invariant: what is written holds plain types and tensors only; reading never runs code that a file
+brings along, whoever wrote it.
+"""
+
+import pathlib
+import pickle
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from snowmelt.core.errors import CheckpointError
+from snowmelt.core.files import atomic_path, require_file
+
+__all__ = ["load_checkpoint", "save_checkpoint"]
+
+# icefall saves its options, some of which are paths. Building a path runs no foreign code; names
+# on the right are what other Python versions and systems write. All else stays refused.
+_HARMLESS: Final[list[Any]] = [
+    pathlib.PosixPath,
+    pathlib.PurePosixPath,
+    (pathlib.PosixPath, "pathlib._local.PosixPath"),
+    (pathlib.PureWindowsPath, "pathlib.WindowsPath"),
+    (pathlib.PureWindowsPath, "pathlib._local.WindowsPath"),
+]
+
+
+def save_checkpoint(path: str | Path, checkpoint: Mapping[str, Any]) -> None:
+    """Write a checkpoint; under its final name it is complete or absent.
+
+    Args:
+        path: the file, replaced if it exists.
+        checkpoint: nested dict, list and tuple of None, bool, int, float, str and tensors.
+
+    Raises:
+        TypeError: another type in it (a mistake in the calling code).
+        UserError: the file cannot be written.
+    """
+    _require_plain(checkpoint, "checkpoint")
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        try:
+            torch.save(dict(checkpoint), stream)
+        except RuntimeError as error:
+            # torch hides the reason (disk full) behind "unexpected pos".
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint into CPU memory: plain types and tensors (paths in icefall's files).
+
+    Raises:
+        CheckpointError: missing, truncated or damaged file, a git-lfs pointer, a TorchScript
+            program, something that is no checkpoint, or objects that are not plain.
+    """
+    path = require_file(path, "checkpoint", error=CheckpointError)
+    _require_intact(path)
+    try:
+        with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
+            # Remarks on odd files; what is wrong with them is said below.
+            warnings.simplefilter("ignore")
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise _refused(path, error) from None
+    except Exception as error:
+        # Bytes from anywhere can fail in the parser in any way.
+        raise CheckpointError(f"{path} is no checkpoint: {_first_line(error)}") from error
+    if not isinstance(checkpoint, dict):
+        raise CheckpointError(f"{path} is no checkpoint: it holds a {type(checkpoint).__name__}")
+    return checkpoint
+
+
+def _require_plain(value: Any, where: str) -> None:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            _require_plain(key, where)
+            _require_plain(item, f"{where}[{key!r}]")
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            _require_plain(item, f"{where}[{index}]")
+    elif value is not None and not (
+        isinstance(value, Tensor) or type(value) in (bool, int, float, str)
+    ):
+        raise TypeError(f"{where} is a {type(value).__name__}, checkpoints hold plain types only")
+
+
+def _require_intact(path: Path) -> None:
+    """Check the sums of the archive: torch finds a missing end, but not a changed byte."""
+    with path.open("rb") as stream:
+        head = stream.read(4)
+    if not head:
+        raise CheckpointError(f"checkpoint {path} is empty")
+    if head != b"PK\x03\x04":
+        return  # torch's old format has no sums
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            damaged = archive.testzip()
+    except Exception as error:
+        raise CheckpointError(
+            f"checkpoint {path} is truncated or damaged", "copy or download it again"
+        ) from error
+    if damaged is not None:
+        raise CheckpointError(
+            f"checkpoint {path} is damaged in {damaged}", "copy or download it again"
+        )
+    if any(name.endswith("/constants.pkl") for name in names):
+        raise CheckpointError(
+            f"{path} is a TorchScript program, not a checkpoint",
+            "pass the epoch-N.pt or pretrained.pt it was exported from",
+        )
+
+
+def _refused(path: Path, error: Exception) -> CheckpointError:
+    """Name the objects torch would not build."""
+    found = torch.serialization.get_unsafe_globals_in_checkpoint
+    try:
+        with torch.serialization.safe_globals(_HARMLESS):
+            names = ", ".join(found(str(path)))
+    except Exception:  # a file too odd to be listed
+        names = ""
+    if not names:
+        return CheckpointError(f"{path} is no checkpoint: {_first_line(error)}")
+    return CheckpointError(
+        f"{path} is refused: reading it would run code ({names})",
+        "save it again with tensors and plain values only, on a machine you trust it with",
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

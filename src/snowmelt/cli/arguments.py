@@ -1,0 +1,52 @@
+"""How are options read that argparse alone reads badly?
+
+Invariant: imports argparse only, so that every `--help` stays fast.
+"""
+
+import argparse
+from typing import Final
+
+__all__ = ["add_bool", "parse_bool"]
+
+_TRUE_WORDS: Final = frozenset({"1", "true", "yes", "t", "y", "on"})
+_FALSE_WORDS: Final = frozenset({"0", "false", "no", "f", "n", "off"})
+
+
+def parse_bool(word: str) -> bool:
+    """Read a word as yes or no, as icefall's scripts do, in any case of letters.
+
+    Raises:
+        argparse.ArgumentTypeError: the word is neither.
+
+    Example:
+        >>> parse_bool("True"), parse_bool("0")
+        (True, False)
+
+    Source: icefall, icefall/utils.py, str2bool ("on" and "off" are ours).
+    """
+    lowered = word.lower()
+    if lowered in _TRUE_WORDS:
+        return True
+    if lowered in _FALSE_WORDS:
+        return False
+    raise argparse.ArgumentTypeError(f"{word!r} is neither yes nor no; write 1 or 0")
+
+
+def add_bool(parser: argparse._ActionsContainer, flag: str, *, default: bool, help: str) -> None:
+    """Add an option that may stand alone (yes) or carry a word: `--use-fp16`, `--use-fp16 0`.
+
+    Args:
+        parser: the parser or group to add to.
+        flag: the option with its dashes.
+        default: value when the option is absent; appended to the help text.
+        help: what the option does.
+    """
+    parser.add_argument(
+        flag,
+        nargs="?",
+        const=True,
+        default=default,
+        type=parse_bool,
+        metavar="BOOL",
+        help=f"{help} (default: {'yes' if default else 'no'})",
+    )

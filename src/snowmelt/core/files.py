@@ -1,0 +1,116 @@
+"""How is a file written so that it appears whole or not at all, and checked before it is read?
+
+Invariant: under its final name a file is either the old one or the complete new one, also when
+the process is killed or the power fails at any moment.
+"""
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from snowmelt.core.errors import UserError
+
+__all__ = ["atomic_path", "require_file", "write_bytes", "write_text"]
+
+_LFS_POINTER: Final = b"version https://git-lfs"
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Name to write a file under; it takes its final name when the block ends without error.
+
+    Missing parent directories are created. The yielded name lies in the same directory, keeps
+    the suffix (writers look at it) and starts with a dot. On error it is removed and a file that
+    had the final name stays as it was.
+
+    Args:
+        path: the final name; an existing file is replaced.
+
+    Raises:
+        UserError: the directory cannot be written, the disk is full, or `path` is a directory
+            or device.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        raise UserError(f"cannot write {path}: it is not a regular file")
+    temporary = path.with_name(f".tmp-{secrets.token_hex(4)}-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make {path.parent}: {error.strerror or error}") from None
+    try:
+        yield temporary
+        _fsync(temporary)
+        os.replace(temporary, path)
+        # The rename itself is only durable once the directory is on disk.
+        _fsync(path.parent)
+    except OSError as error:
+        # An error that names another file is the caller's own affair.
+        if error.filename is None or Path(str(error.filename)) in (temporary, path.parent):
+            raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write `text` as UTF-8, atomically.
+
+    Raises:
+        UserError: as `atomic_path`.
+    """
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Write `content`, atomically.
+
+    Raises:
+        UserError: as `atomic_path`.
+    """
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def require_file(
+    path: str | Path, what: str, *, error: type[UserError] = UserError, hint: str = ""
+) -> Path:
+    """`path` as a Path, if it is a readable file with content of its own.
+
+    Args:
+        path: the file that is needed.
+        what: what the file is for, as the message should begin ("checkpoint", "bpe model").
+        error: class of the exception to raise.
+        hint: next step when the file is missing.
+
+    Raises:
+        UserError: (or `error`) missing, a directory, unreadable, or a git-lfs pointer, that is a
+            small text standing for a large file that was never downloaded.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise error(f"{what} {path} is a directory, a file is needed", hint)
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(len(_LFS_POINTER))
+    except FileNotFoundError:
+        raise error(f"{what} {path} does not exist", hint) from None
+    except OSError as reason:
+        raise error(f"{what} {path} cannot be read: {reason.strerror or reason}", hint) from None
+    if head == _LFS_POINTER:
+        raise error(
+            f"{what} {path} is a git-lfs pointer, not the file itself",
+            "fetch the content with: git lfs pull",
+        )
+    return path
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,180 @@
+"""What is in a cut? Its samples, its text, its words' times; and how is it made faster or slower?
+
+Samples are read through a bounded cache, because an epoch asks for every file again, and strings
+of short recordings ask for the same file many times. lhotse's own loader gives the same samples.
+
+Invariant: cuts are never changed, and cached samples cannot be written to.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from lhotse import CutSet, MonoCut, Recording
+from lhotse.augmentation import Speed
+from lhotse.cut import Cut, MixedCut, PaddingCut
+from lhotse.supervision import AlignmentItem
+
+from snowmelt.audio.read import read_audio
+from snowmelt.audio.resample import resample
+from snowmelt.core.errors import DataError
+
+__all__ = ["AudioCache", "cut_text", "cut_words", "load_samples", "with_speed_copies"]
+
+# Half an hour of speech is 115 MB of float32: the two small corpora, three speeds each, fit.
+_DEFAULT_CACHE_BYTES: Final = 1 << 30
+
+
+class AudioCache:
+    """Whole decoded recordings, the least recently used dropped first. Safe between threads.
+
+    Args:
+        max_bytes: memory for samples (float32); 0 keeps nothing.
+    """
+
+    def __init__(self, max_bytes: int = _DEFAULT_CACHE_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._num_bytes = 0
+        self._recordings: OrderedDict[tuple[str, float], npt.NDArray[np.float32]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def read(self, recording: Recording) -> npt.NDArray[np.float32]:
+        """All samples of a mono file recording, perturbed in speed if it says so; read-only.
+
+        Raises:
+            AudioError: the file is missing or damaged.
+            DataError: the file is not as long, or not of the rate, that the recording says.
+        """
+        path = str(recording.sources[0].source)
+        factor = _speed(recording)
+        with self._lock:
+            samples = self._recordings.get((path, factor))
+            if samples is not None:
+                self._recordings.move_to_end((path, factor))
+                return samples
+        samples = _read(recording, path, factor)
+        samples.flags.writeable = False
+        with self._lock:
+            if (path, factor) not in self._recordings and samples.nbytes <= self._max_bytes:
+                self._recordings[path, factor] = samples
+                self._num_bytes += samples.nbytes
+            while self._num_bytes > self._max_bytes:
+                _, dropped = self._recordings.popitem(last=False)
+                self._num_bytes -= dropped.nbytes
+        return samples
+
+
+def load_samples(cut: Cut, cache: AudioCache) -> npt.NDArray[np.float32]:
+    """Samples of a cut.
+
+    Args:
+        cut: mono; plain file recordings and mixes of them at given times go through the cache,
+            everything else through lhotse.
+
+    Returns:
+        (num_samples,) float32 in [-1, 1]; may be read-only.
+
+    Raises:
+        UserError: a file is missing, damaged, or not what the manifest says.
+    """
+    if isinstance(cut, MonoCut) and _is_plain(cut.recording):
+        start = round(cut.start * cut.sampling_rate)
+        return cache.read(cut.recording)[start : start + cut.num_samples]
+    if isinstance(cut, MixedCut) and _is_sequence(cut):
+        mix = np.zeros(cut.num_samples, np.float32)
+        for track in cut.tracks:
+            if isinstance(track.cut, PaddingCut):
+                continue
+            start = round(track.offset * cut.sampling_rate)
+            samples = load_samples(track.cut, cache)[: len(mix) - start]
+            mix[start : start + len(samples)] += samples
+        return mix
+    try:
+        channels = cut.load_audio()
+    except Exception as error:  # lhotse raises what its many back ends raise
+        raise DataError(f"the sound of cut {cut.id} cannot be loaded: {error}") from error
+    if channels is None or channels.shape[0] != 1:
+        raise DataError(f"cut {cut.id} is not one channel of sound", "choose a channel first")
+    return np.asarray(channels[0], np.float32)
+
+
+def cut_text(cut: Cut) -> str:
+    """Transcript of a cut: its supervisions' texts in order of time."""
+    supervisions = sorted(cut.supervisions, key=lambda s: s.start)
+    return " ".join(s.text.strip() for s in supervisions if s.text and s.text.strip())
+
+
+def cut_words(cut: Cut) -> list[AlignmentItem]:
+    """Words of a cut with `start` and `duration` in seconds from its beginning, in order.
+
+    Empty when the corpus gives no word times.
+    """
+    tracks = [(t.offset, t.cut) for t in cut.tracks] if isinstance(cut, MixedCut) else [(0.0, cut)]
+    words = [
+        # An alignment counts from the start of its recording, whatever the cut and the mix are.
+        word._replace(start=round(offset - source.start + word.start, ndigits=8))
+        for offset, source in tracks
+        for supervision in source.supervisions
+        for word in (supervision.alignment or {}).get("word", ())
+    ]
+    return sorted(words, key=lambda word: word.start)
+
+
+def with_speed_copies(cuts: CutSet, factors: Sequence[float] = (0.9, 1.1)) -> CutSet:
+    """The cuts, then a copy of them for each factor, played that much faster.
+
+    Ids of copies end in `_sp0.9` and the like; n samples become round(n / factor). Pitch changes
+    with the speed. Source: the three-fold training sets of icefall's LibriSpeech recipe.
+    """
+    copies: Iterable[Cut] = (cut.perturb_speed(factor) for factor in factors for cut in cuts)
+    return CutSet.from_cuts([*cuts, *copies])
+
+
+def _speed(recording: Recording) -> float:
+    return float(recording.transforms[0].factor) if recording.transforms else 1.0
+
+
+def _is_plain(recording: Recording) -> bool:
+    transforms = recording.transforms or []
+    return (
+        len(recording.sources) == 1
+        and recording.sources[0].type == "file"
+        and recording.sources[0].channels == [0]
+        and (not transforms or (len(transforms) == 1 and isinstance(transforms[0], Speed)))
+    )
+
+
+def _is_sequence(cut: MixedCut) -> bool:
+    return not cut.transforms and all(
+        track.snr is None
+        and not track.mute
+        and (
+            isinstance(track.cut, PaddingCut)
+            or (isinstance(track.cut, MonoCut) and _is_plain(track.cut.recording))
+        )
+        for track in cut.tracks
+    )
+
+
+def _read(recording: Recording, path: str, factor: float) -> npt.NDArray[np.float32]:
+    samples, rate = read_audio(Path(path))
+    if rate != recording.sampling_rate:
+        raise DataError(
+            f"{path} has {rate} Hz, its manifest says {recording.sampling_rate}",
+            "prepare the corpus again",
+        )
+    if factor != 1.0:
+        samples = resample(samples, round(rate * factor), rate)
+        # The resampler may end one sample early or late.
+        missing = recording.num_samples - len(samples)
+        samples = np.pad(samples, (0, max(missing, 0)))[: recording.num_samples]
+    elif len(samples) != recording.num_samples:
+        raise DataError(
+            f"{path} has {len(samples)} samples, its manifest says {recording.num_samples}",
+            "prepare the corpus again",
+        )
+    return np.ascontiguousarray(samples, np.float32)

@@ -1,0 +1,87 @@
+"""Which cuts can a transducer learn from? Those neither too short nor too long for their text.
+
+A transducer that emits at most one token per frame needs T >= S; lengths are counted after speed
+perturbation, with the Zipformer's own formula.
+
+Invariant: every dropped cut is named with its reason.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from lhotse import CutSet
+from lhotse.cut import Cut
+
+from snowmelt.audio.fbank import FbankConfig
+from snowmelt.data.cuts import cut_text
+from snowmelt.text.tokenizer import Tokenizer
+
+__all__ = ["DroppedCuts", "filter_cuts"]
+
+
+@dataclass(frozen=True)
+class DroppedCuts:
+    """What `filter_cuts` left out."""
+
+    num_cuts: int  # before filtering
+    reasons: tuple[tuple[str, str], ...]  # (cut id, reason)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of dropped cuts for each reason."""
+        return dict(Counter(reason for _, reason in self.reasons))
+
+    def __str__(self) -> str:
+        if not self.reasons:
+            return f"kept all {self.num_cuts} cuts"
+        counts = ", ".join(f"{count} {reason}" for reason, count in self.counts.items())
+        percent = 100 * len(self.reasons) / self.num_cuts
+        return f"dropped {len(self.reasons)} of {self.num_cuts} cuts ({percent:.3g} %): {counts}"
+
+
+def filter_cuts(
+    cuts: CutSet,
+    tokenizer: Tokenizer,
+    *,
+    min_duration: float = 1.0,
+    max_duration: float = 20.0,
+    fbank_config: FbankConfig | None = None,
+) -> tuple[CutSet, DroppedCuts]:
+    """Drop the cuts that cannot be trained on.
+
+    Args:
+        cuts: training cuts, speed copies included.
+        tokenizer: turns transcripts into the tokens that are counted.
+        min_duration: seconds, inclusive.
+        max_duration: seconds, inclusive.
+        fbank_config: says how many feature frames a cut has; None: the usual 80 bins at 16 kHz.
+
+    Returns:
+        The cuts that remain, in order, and what was dropped.
+
+    Source: icefall, egs/librispeech/ASR/local/filter_cuts.py (the rule; there it runs before
+    speed perturbation, where it lets some cuts pass that are too short afterwards).
+    """
+    config = FbankConfig() if fbank_config is None else fbank_config
+    kept: list[Cut] = []
+    dropped: list[tuple[str, str]] = []
+    num_cuts = 0
+    for cut in cuts:
+        num_cuts += 1
+        text = cut_text(cut)
+        if cut.duration < min_duration:
+            dropped.append((cut.id, f"shorter than {min_duration:g} s"))
+        elif cut.duration > max_duration:
+            dropped.append((cut.id, f"longer than {max_duration:g} s"))
+        elif not text:
+            dropped.append((cut.id, "without a transcript"))
+        elif _num_encoder_frames(cut, config) < len(tokenizer.encode(text)):
+            dropped.append((cut.id, "with more tokens than encoder frames"))
+        else:
+            kept.append(cut)
+    return CutSet.from_cuts(kept), DroppedCuts(num_cuts, tuple(dropped))
+
+
+def _num_encoder_frames(cut: Cut, config: FbankConfig) -> int:
+    num_frames = config.num_frames(int(cut.num_samples))
+    return max(0, (num_frames - 7) // 2 + 1) // 2

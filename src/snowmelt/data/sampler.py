@@ -1,0 +1,146 @@
+"""Which utterances form a batch, and in which order do the batches come?
+
+All durations are known, so the whole list of an epoch's batches is computed at once: resuming at
+batch b is a slice. Similar durations go together; the order is shuffled, the sizes are not.
+
+Invariant: the list is a function of (durations, settings, seed, epoch); every utterance occurs in
+each epoch exactly once, except where `batches` says otherwise for several ranks.
+
+Source of the rules: lhotse, lhotse/dataset/sampling/dynamic_bucketing.py (buckets of equal time,
+limit on padded seconds, ranks in step); there with a buffer, and leftovers are dropped.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from snowmelt.core.errors import DataError
+
+__all__ = ["DurationBatchSampler"]
+
+# Keeps the permutations apart from other users of the same seed.
+_STREAM: Final = 0x5A3B
+
+
+class DurationBatchSampler:
+    """Batches of utterance indices, limited in padded seconds.
+
+    Args:
+        durations: seconds of each utterance.
+        max_duration: limit of (utterances in the batch) x (longest of them), seconds; an utterance
+            longer than this is a batch of its own.
+        shuffle: new batches for every epoch; else sorted by duration, longest first.
+        seed: seed of the run.
+        num_buckets: classes of similar duration, equal in total time; more classes, less padding
+            and less variety.
+        world_size: number of processes that train together.
+        rank: number of this process.
+        num_tokens: tokens of each utterance; needed for `max_tokens`.
+        max_tokens: limit of (utterances) x (most tokens of one of them).
+
+    Raises:
+        DataError: no utterances, a duration that is not positive, an impossible limit.
+    """
+
+    def __init__(
+        self,
+        durations: Sequence[float],
+        max_duration: float,
+        *,
+        shuffle: bool = True,
+        seed: int = 42,
+        num_buckets: int = 30,
+        world_size: int = 1,
+        rank: int = 0,
+        num_tokens: Sequence[int] | None = None,
+        max_tokens: int | None = None,
+    ) -> None:
+        self._durations = np.asarray(durations, np.float64)
+        if self._durations.size == 0:
+            raise DataError("there are no utterances to make batches of")
+        if not (self._durations > 0).all():
+            worst = int(np.argmin(np.nan_to_num(self._durations, nan=-np.inf)))
+            raise DataError(f"utterance {worst} has duration {self._durations[worst]}")
+        if max_duration <= 0 or num_buckets < 1 or not 0 <= rank < world_size:
+            raise DataError(
+                f"no batches with max_duration {max_duration}, num_buckets {num_buckets}, "
+                f"rank {rank} of {world_size}"
+            )
+        if max_tokens is not None and (num_tokens is None or len(num_tokens) != len(durations)):
+            raise DataError("max_tokens needs the number of tokens of every utterance")
+        self._max_duration = max_duration
+        self._shuffle = shuffle
+        self._seed = seed
+        self._world_size = world_size
+        self._rank = rank
+        self._num_tokens = np.asarray(num_tokens if max_tokens is not None else [], np.int64)
+        self._max_tokens = max_tokens
+        self._buckets = _equal_time_buckets(self._durations, num_buckets)
+
+    def batches(self, epoch: int) -> list[list[int]]:
+        """This rank's batches of an epoch, in order; resume with `batches(epoch)[done:]`.
+
+        All ranks get equally many batches, about equally long at the same position. For that,
+        batches with the most utterances are halved until the number fits; only when there are
+        fewer utterances than needed are some given twice (when shuffling) or is the last position
+        left to the first ranks (when not).
+        """
+        rng = np.random.default_rng((_STREAM, self._seed, epoch)) if self._shuffle else None
+        steps = self._steps(self._pack(self._order(rng)))
+        if rng is not None:
+            steps = [steps[i] for i in rng.permutation(len(steps))]
+        return [step[self._rank] for step in steps if self._rank < len(step)]
+
+    def _order(self, rng: np.random.Generator | None) -> npt.NDArray[np.int64]:
+        """All indices, bucket by bucket (longest first), shuffled inside each bucket."""
+        if rng is None:
+            return np.argsort(-self._durations, kind="stable")
+        return np.lexsort((rng.permutation(len(self._durations)), -self._buckets))
+
+    def _pack(self, order: npt.NDArray[np.int64]) -> list[list[int]]:
+        # No border between buckets: what remains of one starts the next one's first batch.
+        batches: list[list[int]] = []
+        longest, most_tokens = np.inf, 0
+        for index in order.tolist():
+            duration = float(self._durations[index])
+            tokens = int(self._num_tokens[index]) if self._max_tokens is not None else 0
+            size = len(batches[-1]) + 1 if batches else 1
+            new_longest, new_most = max(longest, duration), max(most_tokens, tokens)
+            fits = size * new_longest <= self._max_duration and (
+                self._max_tokens is None or size * new_most <= self._max_tokens
+            )
+            if fits:
+                batches[-1].append(index)
+                longest, most_tokens = new_longest, new_most
+            else:
+                batches.append([index])
+                longest, most_tokens = duration, tokens
+        return batches
+
+    def _steps(self, batches: list[list[int]]) -> list[list[list[int]]]:
+        """Neighbouring batches, one per rank, in groups."""
+        while len(batches) % self._world_size:
+            largest = max(range(len(batches)), key=lambda n: len(batches[n]))
+            batch = batches[largest]
+            if len(batch) == 1:
+                break
+            batches[largest : largest + 1] = [batch[0::2], batch[1::2]]
+        missing = -len(batches) % self._world_size
+        if self._shuffle:
+            batches = batches + [batches[n % len(batches)] for n in range(missing)]
+        return [batches[n : n + self._world_size] for n in range(0, len(batches), self._world_size)]
+
+
+def _equal_time_buckets(
+    durations: npt.NDArray[np.float64], num_buckets: int
+) -> npt.NDArray[np.int64]:
+    """Number of the bucket of each utterance; buckets hold equal time, not equal counts."""
+    order = np.argsort(durations, kind="stable")
+    elapsed = np.cumsum(durations[order])
+    buckets = np.empty(len(durations), np.int64)
+    # An utterance belongs where its middle falls.
+    middle = elapsed - durations[order] / 2
+    buckets[order] = np.minimum(middle / elapsed[-1] * num_buckets, num_buckets - 1)
+    return buckets

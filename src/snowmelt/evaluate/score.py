@@ -1,0 +1,79 @@
+"""How is a model scored on the test sets of a corpus, from cuts to result files?
+
+Invariant: knows no recognizer; `decode` and `streaming_decode` hand in how utterances become words.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+from snowmelt.checkpoint.experiment import load_experiment
+from snowmelt.core.errors import DataError
+from snowmelt.core.log import setup_logging
+from snowmelt.data.corpora import get_corpus
+from snowmelt.evaluate.report import DecodingSettings, result_dir, result_suffix, write_report
+from snowmelt.evaluate.utterances import Hypothesis, Utterance, from_cuts
+
+__all__ = ["score_splits"]
+
+_logger = logging.getLogger(__name__)
+
+
+def score_splits(
+    recognise: Callable[[Sequence[Utterance]], list[Hypothesis]],
+    settings: DecodingSettings,
+    *,
+    exp_dir: Path,
+    corpus: str | None,
+    data_dir: Path,
+    splits: Sequence[Literal["train", "dev", "test"]],
+) -> Iterator[str]:
+    """Score splits of a corpus and write their result files.
+
+    Args:
+        recognise: utterances in, one row each out, sorted by id.
+        settings: what the files are named after.
+        exp_dir: the experiment; result files and the log go below it.
+        corpus: name of the corpus; None for the one the model was trained on.
+        data_dir: folder of prepared corpora.
+        splits: which parts, in order.
+
+    Yields:
+        one line a split: its word error rate as the original prints it.
+
+    Raises:
+        UserError: the corpus is not prepared, or holds no utterance in a split.
+    """
+    corpus = corpus or load_experiment(exp_dir)[0].data.corpus
+    # All test sets are looked up before hours go into the first of them.
+    test_sets = [(f"{corpus}-{split}", _utterances(corpus, data_dir, split)) for split in splits]
+    folder, suffix = result_dir(exp_dir, settings), result_suffix(settings)
+    setup_logging(folder / f"log-decode-{suffix}-{time.strftime('%Y-%m-%d-%H-%M-%S')}")
+    _logger.info("%s", settings)
+    for name, utterances in test_sets:
+        start = time.perf_counter()
+        rows = recognise(utterances)
+        elapsed_s = time.perf_counter() - start
+        audio_s = sum(utterance.duration_s for utterance in utterances)
+        _logger.info(
+            "%s: %d utterances, %.1f s of sound in %.1f s (RTF %.4f)",
+            name,
+            len(utterances),
+            audio_s,
+            elapsed_s,
+            elapsed_s / audio_s,
+        )
+        line = write_report(rows, name, settings, exp_dir)
+        _logger.info("%s", line)
+        yield line
+
+
+def _utterances(
+    corpus: str, data_dir: Path, split: Literal["train", "dev", "test"]
+) -> list[Utterance]:
+    utterances = from_cuts(get_corpus(corpus, data_dir / corpus).cuts(split))
+    if not utterances:
+        raise DataError(f"the {split} split of {corpus} holds no utterance")
+    return utterances

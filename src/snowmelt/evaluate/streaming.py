@@ -1,0 +1,57 @@
+"""Which words does a model find in a test set when it hears it chunk by chunk?
+
+Every utterance is a stream that joins when there is room, hears its sound in pieces of one chunk,
+and leaves when it ends: what a server does.
+
+Invariant: the same words as `evaluate/decode.py`, whatever the number of streams.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from snowmelt.core.progress import progress_bar
+from snowmelt.evaluate.utterances import Hypothesis, Utterance
+from snowmelt.runtime.recognizer import OnlineRecognizer
+from snowmelt.runtime.scheduler import AudioSource, recognize
+from snowmelt.search.scorer import FloatArray
+
+__all__ = ["streaming_decode"]
+
+
+def streaming_decode(
+    recognizer: OnlineRecognizer, utterances: Sequence[Utterance], *, num_decode_streams: int
+) -> list[Hypothesis]:
+    """Recognise all utterances of a test set in real chunks.
+
+    Args:
+        recognizer: does the work.
+        utterances: the test set.
+        num_decode_streams: most utterances that are decoded side by side.
+
+    Returns:
+        one row an utterance, sorted by id.
+
+    Raises:
+        UserError: the sound of an utterance cannot be used.
+    """
+    chunk_s = recognizer.decode_chunk_len * 0.01
+    sources = (_source(utterance, chunk_s) for utterance in utterances)
+    rows: list[Hypothesis] = []
+    with progress_bar("streaming", total=len(utterances)) as progress:
+        for outcome in recognize(recognizer, sources, max_streams=num_decode_streams):
+            if outcome.error is not None:
+                raise outcome.error
+            assert outcome.result is not None
+            utterance = utterances[outcome.index]
+            words = outcome.result.text.split()
+            rows.append((utterance.utterance_id, utterance.words, words))
+            progress.advance(1)
+    return sorted(rows)
+
+
+def _source(utterance: Utterance, chunk_s: float) -> AudioSource:
+    def open_utterance() -> tuple[int, Iterator[FloatArray]]:
+        sample_rate, samples = utterance.load()
+        step = max(1, round(chunk_s * sample_rate))
+        return sample_rate, (samples[i : i + step] for i in range(0, len(samples), step))
+
+    return AudioSource(utterance.utterance_id, open_utterance)

@@ -1,0 +1,46 @@
+"""What is scored? Utterances: an id, the words that were said, and a way to the sound.
+
+Invariant: sound is loaded when an utterance's turn comes, never all at once.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from lhotse.cut import Cut
+
+from snowmelt.data.cuts import AudioCache, cut_text, load_samples
+from snowmelt.search.scorer import FloatArray
+
+__all__ = ["Hypothesis", "Utterance", "from_cuts"]
+
+# Utterance id, words said, words recognised: a row of the result files.
+Hypothesis = tuple[str, list[str], list[str]]
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One item of a test set.
+
+    Attributes:
+        utterance_id: unique in the test set.
+        words: what was said.
+        duration_s: length of the sound in seconds.
+        load: gives the sample rate and the samples, (num_samples,) float32; may raise UserError.
+    """
+
+    utterance_id: str
+    words: list[str]
+    duration_s: float
+    load: Callable[[], tuple[int, FloatArray]]
+
+
+def from_cuts(cuts: Iterable[Cut]) -> list[Utterance]:
+    """Utterances of lhotse cuts, in their order."""
+    cache = AudioCache(max_bytes=0)  # every cut is heard once
+
+    def loader(cut: Cut) -> Callable[[], tuple[int, FloatArray]]:
+        return lambda: (int(cut.sampling_rate), load_samples(cut, cache))
+
+    return [
+        Utterance(cut.id, cut_text(cut).split(), float(cut.duration), loader(cut)) for cut in cuts
+    ]

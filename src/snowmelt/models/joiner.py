@@ -1,0 +1,47 @@
+"""Which token comes next, given one encoder frame and one decoder vector?
+
+Invariant: works row by row; frames and tokens meet only where the caller lines them up.
+
+Source: icefall, egs/librispeech/ASR/pruned_transducer_stateless7/joiner.py.
+"""
+
+from torch import Tensor, nn
+
+__all__ = ["Joiner"]
+
+
+class Joiner(nn.Module):
+    """output_linear(tanh(encoder_proj(e) + decoder_proj(d))).
+
+    Args:
+        encoder_dim, decoder_dim: channels of the two inputs.
+        joiner_dim: J, channels in which they are added.
+        vocab_size: V, blank included.
+    """
+
+    def __init__(
+        self, encoder_dim: int, decoder_dim: int, joiner_dim: int, vocab_size: int
+    ) -> None:
+        super().__init__()
+        self.encoder_proj = nn.Linear(encoder_dim, joiner_dim)
+        self.decoder_proj = nn.Linear(decoder_dim, joiner_dim)
+        self.output_linear = nn.Linear(joiner_dim, vocab_size)
+
+    def forward(
+        self, encoder_out: Tensor, decoder_out: Tensor, project_input: bool = True
+    ) -> Tensor:
+        """Unnormalised log-probabilities.
+
+        Args:
+            encoder_out: (..., encoder_dim), or (..., J) if already projected.
+            decoder_out: (..., decoder_dim), or (..., J); same number of axes, broadcastable.
+            project_input: False: both inputs have gone through their projection.
+
+        Returns:
+            (..., V) logits.
+        """
+        if project_input:
+            encoder_out = self.encoder_proj(encoder_out)
+            decoder_out = self.decoder_proj(decoder_out)
+        logits: Tensor = self.output_linear((encoder_out + decoder_out).tanh())
+        return logits

@@ -1,0 +1,451 @@
+"""How do features become encoder frames? The whole Zipformer, for utterances and for streams.
+
+`forward` takes whole utterances, in evaluation with the chunk mask of streaming; `stream` takes the
+next frames of streams and their state. Both give the same numbers, whatever shares the batch,
+unless `icefall_compat` asks for the original's behaviour.
+
+Invariant: (N, T, F) in, (N, T'', C) out; between the embedding and the output (T, N, C). No state
+but the weights: every random draw is from Python's or torch's global generator.
+
+Source: icefall, egs/librispeech/ASR/pruned_transducer_stateless7_streaming/zipformer.py.
+"""
+
+import math
+import random
+from typing import Final, cast
+
+import torch
+from torch import Tensor, nn
+
+from snowmelt.core.errors import ConfigError, DataError
+from snowmelt.models.zipformer.caches import StackState, ZipformerState
+from snowmelt.models.zipformer.flat_state import flat_to_state, state_to_flat
+from snowmelt.models.zipformer.layer import ZipformerEncoderLayer
+from snowmelt.models.zipformer.resample import AttentionDownsample, SimpleCombiner
+from snowmelt.models.zipformer.stack import DownsampledZipformerEncoder, ZipformerEncoder
+from snowmelt.models.zipformer.subsampling import Conv2dSubsampling
+from snowmelt.models.zipformer.windows import (
+    Windows,
+    chunk_windows,
+    full_windows,
+    make_pad_mask,
+)
+
+__all__ = ["Zipformer"]
+
+# The embedding reads 7 feature frames more than twice what it emits, so it needs 9 for one.
+_EMBEDDING_OVERLAP: Final = 7
+_MIN_FEATURE_FRAMES: Final = 9
+
+# log(1e-10), the value that pads batches of features: whatever a caller left in the padding, the
+# encoder sees what training saw.
+_PADDING_VALUE: Final = math.log(1.0e-10)
+
+# Part of the coarse feature mask that is kept in training.
+_FEATURE_KEEP_PROB: Final = 0.85
+
+
+class Zipformer(nn.Module):
+    """Encoder with stacks at several frame rates; per-stack arguments are tuples.
+
+    Args:
+        num_features: F, mel bins.
+        output_downsampling_factor: 2.
+        encoder_dims: channels, even and not decreasing.
+        attention_dim: of all heads' queries.
+        encoder_unmasked_dims: channels that the feature mask of training leaves alone.
+        zipformer_downsampling_factors: ds.
+        nhead: attention heads.
+        feedforward_dim: channels between the layers of the feed-forwards.
+        num_encoder_layers: layers.
+        dropout: in embedding, feed-forwards and positional encoding.
+        cnn_module_kernels: kernel sizes of the depthwise convolutions, odd.
+        pos_dim: size of a head's positional query.
+        num_left_chunks: chunks of past that the attention sees.
+        short_chunk_threshold, short_chunk_size: of the random chunk size in training; see
+            `random_chunk_size`.
+        decode_chunk_size: chunk in 20 ms frames, a multiple of every ds; may be set later.
+        warmup_batches: length of the warm-up of layer drop and skip connections.
+        icefall_compat: compute what the original computes where that depends on the batch or on
+            caches that are not filled yet. A plain attribute, may be set later.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        output_downsampling_factor: int = 2,
+        encoder_dims: tuple[int, ...] = (384, 384),
+        attention_dim: tuple[int, ...] = (256, 256),
+        encoder_unmasked_dims: tuple[int, ...] = (256, 256),
+        zipformer_downsampling_factors: tuple[int, ...] = (2, 4),
+        nhead: tuple[int, ...] = (8, 8),
+        feedforward_dim: tuple[int, ...] = (1536, 2048),
+        num_encoder_layers: tuple[int, ...] = (12, 12),
+        dropout: float = 0.1,
+        cnn_module_kernels: tuple[int, ...] = (31, 31),
+        pos_dim: int = 4,
+        num_left_chunks: int = 4,
+        short_chunk_threshold: float = 0.75,
+        short_chunk_size: int = 50,
+        decode_chunk_size: int = 16,
+        warmup_batches: float = 4000.0,
+        icefall_compat: bool = False,
+    ) -> None:
+        super().__init__()
+        assert output_downsampling_factor == 2, output_downsampling_factor
+        self.num_features = num_features
+        self.encoder_dims = tuple(encoder_dims)
+        self.encoder_unmasked_dims = tuple(encoder_unmasked_dims)
+        self.zipformer_downsampling_factors = tuple(zipformer_downsampling_factors)
+        self.num_left_chunks = num_left_chunks
+        self.short_chunk_threshold = short_chunk_threshold
+        self.short_chunk_size = short_chunk_size
+        self.decode_chunk_size = decode_chunk_size
+        self.warmup_batches = warmup_batches
+        self.icefall_compat = icefall_compat
+        self.batch_count = 0.0
+
+        factors = self.zipformer_downsampling_factors
+        num_stacks = len(factors)
+        self.encoder_embed = Conv2dSubsampling(num_features, encoder_dims[0], dropout=dropout)
+        stacks: list[nn.Module] = []
+        for i in range(num_stacks):
+            layer = ZipformerEncoderLayer(
+                encoder_dims[i],
+                attention_dim[i],
+                nhead[i],
+                feedforward_dim[i],
+                dropout,
+                cnn_module_kernels[i],
+                pos_dim,
+            )
+            stack = ZipformerEncoder(
+                layer,
+                num_encoder_layers[i],
+                dropout,
+                warmup_begin=warmup_batches * (i + 1) / (num_stacks + 1),
+                warmup_end=warmup_batches * (i + 2) / (num_stacks + 1),
+            )
+            if factors[i] == 1:
+                stacks.append(stack)
+                continue
+            stacks.append(
+                DownsampledZipformerEncoder(
+                    stack, encoder_dims[max(0, i - 1)], encoder_dims[i], factors[i]
+                )
+            )
+        self.encoders = nn.ModuleList(stacks)
+        self.skip_layers = skip_connections(factors)
+        self.skip_modules = nn.ModuleList(
+            nn.Identity()
+            if source is None
+            else SimpleCombiner(encoder_dims[source], encoder_dims[i - 1], min_weight=(0.0, 0.25))
+            for i, source in enumerate(self.skip_layers)
+        )
+        self.downsample_output = AttentionDownsample(
+            encoder_dims[-1], encoder_dims[-1], output_downsampling_factor
+        )
+
+    def forward(self, x: Tensor, x_lens: Tensor) -> tuple[Tensor, Tensor]:
+        """Whole utterances.
+
+        In evaluation the attention sees chunks of `decode_chunk_size`, as in streaming; in training
+        chunks of a size drawn for the batch.
+
+        Args:
+            x: (N, T, F) features; what it holds at and after x_lens does not matter.
+            x_lens: (N,) int64 valid feature frames, each >= 9 and <= T.
+
+        Returns:
+            (N, T'', C) and (N,) int64 lengths ((x_lens - 7) // 2 + 1) // 2.
+
+        Raises:
+            DataError: an utterance is too short to give a frame, or x has another number of mel
+                bins.
+            ConfigError: `decode_chunk_size` is no multiple of every downsampling factor.
+        """
+        self._check_features(x, x_lens)
+        x_lens = x_lens.to(torch.int64)
+        x = x[:, : int(x_lens.max())]
+        if not self.icefall_compat:
+            x = _fill_padding(x, x_lens)
+        x = self.encoder_embed(x).transpose(0, 1)  # (T', N, C)
+        lens = (x_lens - _EMBEDDING_OVERLAP) >> 1
+        own_lens = None if self.icefall_compat else lens
+        windows = self._whole_windows(x.size(0), lens)
+        masks: list[Tensor | None] = [None] * len(self.encoders)
+        if self.training:
+            masks = feature_masks(x, self.encoder_dims, self.encoder_unmasked_dims, self._factors())
+
+        outputs: list[Tensor] = []
+        for i, (stack, ds) in enumerate(zip(self.encoders, self._factors(), strict=True)):
+            x = self._with_skip(i, x, outputs)
+            padding = make_pad_mask(lens_at(lens, ds), -(-x.size(0) // ds))
+            padding_mask = padding if self.icefall_compat else None
+            if isinstance(stack, DownsampledZipformerEncoder):
+                x = stack(x, windows[ds], masks[i], padding_mask, own_lens)
+            else:
+                x = stack(x, windows[ds], masks[i], padding_mask)
+            outputs.append(x)
+        return self.downsample_output(x, own_lens).transpose(0, 1), lens_at(lens, 2)
+
+    def init_state(
+        self,
+        num_streams: int,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> ZipformerState:
+        """State of `num_streams` fresh streams, for the present `decode_chunk_size`.
+
+        Args:
+            num_streams: N.
+            dtype, device: those of the weights by default.
+        """
+        self._check_chunk_size()
+        like = self.downsample_output.query.new_zeros(0, dtype=dtype, device=device)
+        lefts = [self._left_context_len() // ds for ds in self._factors()]
+        return ZipformerState(
+            num_frames=like.new_zeros(num_streams, dtype=torch.int64),
+            stacks=tuple(
+                layers.init_state(num_streams, left, like)
+                for layers, left in zip(self._layers_of_stacks(), lefts, strict=True)
+            ),
+        )
+
+    def stream(
+        self, x: Tensor, x_lens: Tensor, state: ZipformerState
+    ) -> tuple[Tensor, Tensor, ZipformerState]:
+        """The next frames of streams.
+
+        A window holds k chunks of 2 * decode_chunk_size feature frames and 7 frames more, which
+        the stream's next window begins with again. A shorter window ends its stream; one with
+        fewer than 9 valid frames (0, say) gives nothing and leaves its stream as it was.
+
+        Args:
+            x: (N, 7 + 2 * decode_chunk_size * k, F) features; shorter if all windows are.
+            x_lens: (N,) int64 valid frames of each window.
+            state: of the same N streams.
+
+        Returns:
+            (N, T'', C), (N,) int64 valid frames of each stream, and the new state.
+
+        Raises:
+            DataError: x has another number of mel bins.
+        """
+        self._check_bins(x)
+        x_lens = x_lens.to(torch.int64)
+        lens = ((x_lens - _EMBEDDING_OVERLAP) >> 1).clamp(min=0)
+        if x.size(1) < _MIN_FEATURE_FRAMES:
+            return x.new_zeros(x.size(0), 0, self.encoder_dims[-1]), lens, state
+        if not self.icefall_compat:
+            x = _fill_padding(x, x_lens)
+        x = self.encoder_embed(x).transpose(0, 1)  # (T', N, C)
+        num_frames = x.size(0)
+        # Without lengths every frame counts: what compat mode does, and the common case.
+        ragged = not self.icefall_compat and bool((lens != num_frames).any())
+        own_lens = lens if ragged else None
+
+        outputs: list[Tensor] = []
+        stacks: list[StackState] = []
+        for i, (stack, ds) in enumerate(zip(self.encoders, self._factors(), strict=True)):
+            x = self._with_skip(i, x, outputs)
+            old = state.stacks[i]
+            windows = self._stream_windows(-(-num_frames // ds), ds, lens, old)
+            valid = lens_at(lens, ds) if ragged else None
+            if isinstance(stack, DownsampledZipformerEncoder):
+                x, new = stack.stream(x, windows, old, valid, own_lens)
+            else:
+                x, new = cast(ZipformerEncoder, stack).stream(x, windows, old, valid)
+            outputs.append(x)
+            stacks.append(new)
+        out = self.downsample_output(x, own_lens).transpose(0, 1)
+        seen = state.num_frames + (lens if ragged else num_frames)
+        return out, lens_at(lens, 2), ZipformerState(seen, tuple(stacks))
+
+    def get_init_state(self, device: torch.device | str | None = None) -> list[Tensor]:
+        """State of one fresh stream as icefall's flat list; see `flat_state`."""
+        return state_to_flat(self.init_state(1, device=device))
+
+    def streaming_forward(
+        self, x: Tensor, x_lens: Tensor, states: list[Tensor]
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """`stream` with icefall's flat list of states."""
+        state = flat_to_state(states, self._factors()[0])
+        out, out_lens, state = self.stream(x, x_lens, state)
+        return out, out_lens, state_to_flat(state)
+
+    def _whole_windows(self, num_frames: int, lens: Tensor) -> dict[int, Windows]:
+        compat = self.icefall_compat
+        chunk_size = self.decode_chunk_size
+        if self.training:
+            chunk_size = random_chunk_size(
+                num_frames, max(self._factors()), self.short_chunk_size, self.short_chunk_threshold
+            )
+        else:
+            self._check_chunk_size()
+        windows = {}
+        for ds in set(self._factors()):
+            frames, ds_lens = -(-num_frames // ds), lens_at(lens, ds)
+            if chunk_size >= num_frames:
+                windows[ds] = full_windows(frames, ds_lens, zero_dead=compat)
+            else:
+                windows[ds] = chunk_windows(
+                    frames,
+                    chunk_size // ds,
+                    self.num_left_chunks,
+                    x_lens=ds_lens,
+                    zero_dead=compat,
+                )
+        return windows
+
+    def _stream_windows(
+        self, num_frames: int, ds: int, lens: Tensor, state: StackState
+    ) -> Windows:
+        left = state.key.size(2)
+        if self.icefall_compat:
+            return Windows(num_frames, 1, num_frames, left, None, None)
+        return chunk_windows(
+            num_frames,
+            self.decode_chunk_size // ds,
+            self.num_left_chunks,
+            x_lens=lens_at(lens, ds),
+            frames_seen=state.frames_seen,
+        )
+
+    def _with_skip(self, index: int, x: Tensor, outputs: list[Tensor]) -> Tensor:
+        source = self.skip_layers[index]
+        if source is None:
+            return x
+        if self.training and random.random() <= skip_drop_prob(
+            self.batch_count, self.warmup_batches
+        ):
+            return x
+        combined: Tensor = self.skip_modules[index](outputs[source], x)
+        return combined
+
+    def _factors(self) -> tuple[int, ...]:
+        return self.zipformer_downsampling_factors
+
+    def _left_context_len(self) -> int:
+        if self.num_left_chunks < 0:
+            raise ConfigError(
+                "streaming needs a limited left context, num_left_chunks is "
+                f"{self.num_left_chunks}",
+                "train or load the model with num_left_chunks >= 0",
+            )
+        return self.decode_chunk_size * self.num_left_chunks
+
+    def _layers_of_stacks(self) -> list[ZipformerEncoder]:
+        return [
+            cast(
+                ZipformerEncoder,
+                stack.encoder if isinstance(stack, DownsampledZipformerEncoder) else stack,
+            )
+            for stack in self.encoders
+        ]
+
+    def _check_chunk_size(self) -> None:
+        step = math.lcm(*self._factors())
+        if self.decode_chunk_size <= 0 or self.decode_chunk_size % step != 0:
+            raise ConfigError(
+                f"a chunk has {2 * self.decode_chunk_size} feature frames, it must be a multiple "
+                f"of {2 * step}",
+                f"{2 * step}, {4 * step} and {8 * step} are usual",
+            )
+
+    def _check_bins(self, x: Tensor) -> None:
+        if x.dim() != 3 or x.size(2) != self.num_features:
+            raise DataError(
+                f"features must be (N, T, {self.num_features}), got {tuple(x.shape)}",
+                "add a batch axis, or compute the features the model was trained on",
+            )
+
+    def _check_features(self, x: Tensor, x_lens: Tensor) -> None:
+        self._check_bins(x)
+        too_short = x_lens < _MIN_FEATURE_FRAMES
+        if bool(too_short.any()):
+            n = int(too_short.nonzero()[0])
+            raise DataError(
+                f"utterance {n} of the batch has {int(x_lens[n])} feature frames, the encoder "
+                f"needs at least {_MIN_FEATURE_FRAMES}",
+                "drop utterances shorter than 90 ms",
+            )
+
+
+def skip_connections(factors: tuple[int, ...]) -> list[int | None]:
+    """For each stack, the earlier stack whose output is mixed into its input, or None.
+
+    After a stack that worked at a lower rate, the last one before it that did not.
+    """
+    sources: list[int | None] = []
+    for i, factor in enumerate(factors):
+        if i <= 1 or factors[i - 1] <= factor:
+            sources.append(None)
+            continue
+        candidates = [j for j in range(i - 1) if factors[j] <= factor]
+        sources.append(max(candidates, default=0))
+    return sources
+
+
+def lens_at(x_lens: Tensor, downsampling: int) -> Tensor:
+    """Lengths after downsampling: x_lens / downsampling, rounded up."""
+    return (x_lens + (downsampling - 1)).div(downsampling, rounding_mode="floor")
+
+
+def skip_drop_prob(batch_count: float, warmup_batches: float) -> float:
+    """Probability of leaving out a skip connection: 0.5 at the start, 0.025 after the warm-up."""
+    return 0.5 - 0.475 * min(1.0, batch_count / warmup_batches)
+
+
+def random_chunk_size(
+    num_frames: int, multiple: int, short_chunk_size: int, short_chunk_threshold: float
+) -> int:
+    """Chunk size of a training batch in 20 ms frames, a multiple of `multiple` or `num_frames`.
+
+    One draw n from 1 ... num_frames // multiple - 1: the upper part, above `short_chunk_threshold`,
+    means full attention, the rest is folded to `short_chunk_size` at most.
+    """
+    max_chunks = num_frames // multiple
+    if max_chunks < 2:  # the original fails here
+        return num_frames
+    n = random.randint(1, max_chunks - 1)
+    if n > max_chunks * short_chunk_threshold:
+        return num_frames
+    return (n % (short_chunk_size // multiple) + 1) * multiple
+
+
+def feature_masks(
+    x: Tensor, dims: tuple[int, ...], unmasked_dims: tuple[int, ...], factors: tuple[int, ...]
+) -> list[Tensor | None]:
+    """Factors that silence the upper channels of some groups of frames, for each stack.
+
+    The groups are one frame long at the lowest rate and the same in all stacks.
+
+    Args:
+        x: (T, N, C), for its frames, utterances and type.
+        dims: channels of each stack.
+        unmasked_dims: channels that are never silenced.
+        factors: downsampling factor of each stack.
+
+    Returns:
+        For each stack (ceil(T / ds), N, dim), or None where no channel may be silenced.
+    """
+    num_frames, batch_size, _ = x.shape
+    group = max(factors)
+    draws = torch.rand(-(-num_frames // group), batch_size, 1, device=x.device)
+    kept = (draws < _FEATURE_KEEP_PROB).to(x.dtype)
+    masks: list[Tensor | None] = []
+    for dim, unmasked, ds in zip(dims, unmasked_dims, factors, strict=True):
+        if unmasked == dim:
+            masks.append(None)
+            continue
+        mask = kept.repeat_interleave(group // ds, dim=0)[: -(-num_frames // ds)]
+        mask = mask.expand(-1, -1, dim).clone()
+        mask[..., :unmasked] = 1.0
+        masks.append(mask)
+    return masks
+
+
+def _fill_padding(x: Tensor, x_lens: Tensor) -> Tensor:
+    """(N, T, F) with everything at and after x_lens replaced: it may be anything, NaN included."""
+    return x.masked_fill(make_pad_mask(x_lens, x.size(1)).unsqueeze(-1), _PADDING_VALUE)

@@ -1,0 +1,64 @@
+"""How do feature frames of 10 ms become encoder input of 20 ms?
+
+Invariant: output frame t depends on feature frames 2t ... 2t + 8 alone; T' = (T - 7) // 2.
+
+Source: icefall, egs/librispeech/ASR/pruned_transducer_stateless7_streaming/zipformer.py.
+"""
+
+from torch import Tensor, nn
+
+from snowmelt.models.regularisers import ActivationBalancer, DoubleSwish, Dropout, scaled_linear
+
+__all__ = ["Conv2dSubsampling"]
+
+
+class Conv2dSubsampling(nn.Module):
+    """Three 3x3 convolutions over (time, frequency), then a linear layer.
+
+    Args:
+        in_channels: mel bins F, >= 7.
+        out_channels: C.
+        layer1_channels, layer2_channels, layer3_channels: channels of the convolutions.
+        dropout: probability, on the output, in training.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        layer1_channels: int = 8,
+        layer2_channels: int = 32,
+        layer3_channels: int = 128,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        assert in_channels >= 7, in_channels
+        balancer_limits = {"min_positive": 0.05, "max_positive": 0.95, "max_abs": 100.0}
+        self.conv = nn.Sequential(
+            nn.Conv2d(1, layer1_channels, kernel_size=3, padding=(0, 1)),
+            ActivationBalancer(layer1_channels, channel_dim=1, **balancer_limits),
+            DoubleSwish(),
+            nn.Conv2d(layer1_channels, layer2_channels, kernel_size=3, stride=2),
+            ActivationBalancer(layer2_channels, channel_dim=1, **balancer_limits),
+            DoubleSwish(),
+            nn.Conv2d(layer2_channels, layer3_channels, kernel_size=3, stride=(1, 2)),
+            ActivationBalancer(layer3_channels, channel_dim=1, **balancer_limits),
+            DoubleSwish(),
+        )
+        num_bands = ((in_channels - 1) // 2 - 1) // 2
+        self.out = scaled_linear(layer3_channels * num_bands, out_channels)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Subsample by 2 in time.
+
+        Args:
+            x: (N, T, F) features, T >= 9.
+
+        Returns:
+            (N, (T - 7) // 2, C).
+        """
+        x = self.conv(x.unsqueeze(1))  # (N, channels, T', bands)
+        x = self.out(x.transpose(1, 2).flatten(start_dim=2))
+        out: Tensor = self.dropout(x)
+        return out

@@ -1,0 +1,130 @@
+"""Which numbers describe a model? One frozen dataclass a model family, and the named presets.
+
+Invariant: numbers only; no torch, no files. A preset is a value: recipes combine them, nothing is
+inherited or patched.
+
+Source of the default values: shared recipe options of the streaming Zipformer (icefall,
+egs/librispeech/ASR/pruned_transducer_stateless7_streaming/train.py).
+"""
+
+from dataclasses import dataclass, fields
+from itertools import pairwise
+from typing import Final
+
+from snowmelt.core.errors import ConfigError
+
+__all__ = ["MODEL_PRESETS", "ZipformerConfig", "model_preset"]
+
+# The embedding halves the frame rate once before the first stack (10 ms -> 20 ms).
+_EMBEDDING_DOWNSAMPLING: Final = 2
+
+
+@dataclass(frozen=True)
+class ZipformerConfig:
+    """Dimensions of a streaming Zipformer transducer; field names are the recipe's option names.
+
+    Per-stack values are tuples with one entry a stack. `decode_chunk_len` counts feature frames of
+    10 ms, `short_chunk_size` frames of 20 ms (after the front end).
+
+    Raises:
+        ConfigError: the values do not describe a model that can be built.
+    """
+
+    num_encoder_layers: tuple[int, ...] = (2, 4, 3, 2, 4)
+    feedforward_dims: tuple[int, ...] = (1024, 1024, 2048, 2048, 1024)
+    nhead: tuple[int, ...] = (8, 8, 8, 8, 8)
+    encoder_dims: tuple[int, ...] = (384, 384, 384, 384, 384)
+    attention_dims: tuple[int, ...] = (192, 192, 192, 192, 192)
+    encoder_unmasked_dims: tuple[int, ...] = (256, 256, 256, 256, 256)
+    zipformer_downsampling_factors: tuple[int, ...] = (1, 2, 4, 8, 2)
+    cnn_module_kernels: tuple[int, ...] = (31, 31, 31, 31, 31)
+    decoder_dim: int = 512
+    joiner_dim: int = 512
+    context_size: int = 2
+    short_chunk_size: int = 50
+    num_left_chunks: int = 4
+    decode_chunk_len: int = 32
+    feature_dim: int = 80
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        num_stacks = len(self.num_encoder_layers)
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, tuple) and len(value) != num_stacks:
+                raise ConfigError(
+                    f"{field.name} has {len(value)} values, num_encoder_layers has {num_stacks}",
+                    hint="give one value a stack, comma-separated",
+                )
+        step = _EMBEDDING_DOWNSAMPLING * max(self.zipformer_downsampling_factors)
+        if self.decode_chunk_len < step or self.decode_chunk_len % step:
+            raise ConfigError(
+                f"decode_chunk_len is {self.decode_chunk_len}, it must be a multiple of {step}",
+                hint=f"{step}, {2 * step} and {4 * step} feature frames are usual",
+            )
+        dims = self.encoder_dims
+        if any(a > b for a, b in pairwise(dims)) or any(d % 2 for d in dims):
+            raise ConfigError(
+                f"encoder_dims is {','.join(map(str, dims))}: dims must be even and not decrease",
+                hint="use the same value for every stack",
+            )
+        for name, unmasked, dim in zip(
+            range(num_stacks), self.encoder_unmasked_dims, dims, strict=True
+        ):
+            if unmasked > dim:
+                raise ConfigError(
+                    f"encoder_unmasked_dims of stack {name} is {unmasked}, above its dim {dim}",
+                    hint="lower encoder_unmasked_dims or raise encoder_dims",
+                )
+        for heads, attention_dim in zip(self.nhead, self.attention_dims, strict=True):
+            if attention_dim % (2 * heads):
+                raise ConfigError(
+                    f"attention_dims value {attention_dim} is no multiple of 2 x nhead ({heads})",
+                    hint="queries are split over heads, values have half the width",
+                )
+
+    @property
+    def decode_chunk_size(self) -> int:
+        """Chunk length in 20 ms frames, after the front end."""
+        return self.decode_chunk_len // _EMBEDDING_DOWNSAMPLING
+
+
+MODEL_PRESETS: Final[dict[str, ZipformerConfig]] = {
+    # The original's size: 70,369,391 parameters with a vocabulary of 500.
+    "zipformer": ZipformerConfig(),
+    # About 11 M parameters: one GPU of 8 GB, or a patient CPU.
+    "zipformer-small": ZipformerConfig(
+        num_encoder_layers=(2, 2, 2, 2, 2),
+        feedforward_dims=(512, 512, 512, 512, 512),
+        nhead=(4, 4, 4, 4, 4),
+        encoder_dims=(192, 192, 192, 192, 192),
+        attention_dims=(128, 128, 128, 128, 128),
+        encoder_unmasked_dims=(160, 160, 160, 160, 160),
+        decoder_dim=256,
+        joiner_dim=256,
+    ),
+    # About 4 M parameters: learns a closed vocabulary in minutes on two CPU cores.
+    "zipformer-tiny": ZipformerConfig(
+        num_encoder_layers=(1, 2, 2, 2, 1),
+        feedforward_dims=(256, 384, 384, 384, 256),
+        nhead=(4, 4, 4, 4, 4),
+        encoder_dims=(128, 128, 128, 128, 128),
+        attention_dims=(96, 96, 96, 96, 96),
+        encoder_unmasked_dims=(96, 96, 96, 96, 96),
+        decoder_dim=128,
+        joiner_dim=128,
+    ),
+}
+
+
+def model_preset(name: str) -> ZipformerConfig:
+    """The model preset called `name`.
+
+    Raises:
+        ConfigError: there is no such preset; the message lists those there are.
+    """
+    if name not in MODEL_PRESETS:
+        raise ConfigError(
+            f"there is no model preset {name!r}", hint=f"choose {', '.join(MODEL_PRESETS)}"
+        )
+    return MODEL_PRESETS[name]

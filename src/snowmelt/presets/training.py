@@ -1,0 +1,136 @@
+"""How is a model trained? The numbers of a run: losses, schedules, data, and the presets.
+
+Invariant: numbers and names only; no torch, no files. Everything that counts batches goes through
+`TrainConfig.scaled`, so one number (`schedule_scale`) shortens or stretches a whole recipe.
+
+Source of the default values: icefall,
+egs/librispeech/ASR/pruned_transducer_stateless7_streaming/train.py (options and get_params()).
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from snowmelt.core.errors import ConfigError
+from snowmelt.presets.models import ZipformerConfig, model_preset
+
+__all__ = ["RECIPES", "DataConfig", "Recipe", "TrainConfig", "recipe"]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run; field names are the recipe's option names.
+
+    Fields that count batches (`warm_step`, `lr_batches`, `average_period`, `save_every_n`, and the
+    model's own schedules) are given for a full-size run and multiplied by `schedule_scale`.
+    """
+
+    num_epochs: int = 30
+    base_lr: float = 0.05
+    lr_batches: float = 5000.0
+    lr_epochs: float = 3.5
+    lr_warmup_batches: float = 500.0
+    prune_range: int = 5
+    lm_scale: float = 0.25
+    am_scale: float = 0.0
+    simple_loss_scale: float = 0.5
+    warm_step: int = 2000
+    clipping_scale: float = 2.0
+    ctc_loss_scale: float = 0.0  # an auxiliary head beside the model, never in its state dict
+    schedule_scale: float = 1.0
+    seed: int = 42
+    average_period: int = 200
+    save_every_n: int = 2000
+    keep_last_k: int = 30
+    log_interval: int = 50
+    reset_interval: int = 200
+    use_bf16: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("num_epochs", "schedule_scale", "base_lr", "average_period", "keep_last_k"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)}, it must be positive",
+                    hint=f"leave {name} out to take the preset's value",
+                )
+        if self.save_every_n < self.average_period:
+            raise ConfigError(
+                f"save_every_n ({self.save_every_n}) is below average_period "
+                f"({self.average_period})",
+                hint="a checkpoint between two updates of the averaged model would repeat one",
+            )
+
+    def scaled(self, batches: float) -> float:
+        """`batches` of a full-size run in batches of this run."""
+        return batches * self.schedule_scale
+
+    def scaled_period(self, batches: int) -> int:
+        """A period of a full-size run in whole batches of this run, at least one."""
+        return max(1, round(batches * self.schedule_scale))
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which corpus a run learns from, and what is done to it on the way."""
+
+    corpus: str = "digits"
+    tokenizer: str = "words"  # words | chars | bpe
+    vocab_size: int = 500  # for bpe
+    max_duration: float = 200.0
+    num_buckets: int = 30
+    min_utterance_s: float = 0.3
+    max_utterance_s: float = 20.0
+    speed_perturb: bool = False
+    enable_spec_aug: bool = True
+    spec_aug_time_warp_factor: int = 80
+    max_tail_s: float = 0.0  # up to this much digital silence is appended in training
+    num_workers: int = 1
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A model, the way it is trained, and its data: what `--preset` names."""
+
+    model: ZipformerConfig
+    train: TrainConfig
+    data: DataConfig
+
+
+RECIPES: Final[dict[str, Recipe]] = {
+    "digits": Recipe(
+        model=model_preset("zipformer-tiny"),
+        train=TrainConfig(
+            num_epochs=30,
+            schedule_scale=0.1,
+            lr_epochs=10.0,
+            ctc_loss_scale=0.3,
+        ),
+        data=DataConfig(corpus="digits", tokenizer="words", max_duration=60.0, max_tail_s=0.5),
+    ),
+    "an4": Recipe(
+        model=model_preset("zipformer-tiny"),
+        train=TrainConfig(
+            num_epochs=60,
+            schedule_scale=0.3,
+            lr_epochs=20.0,
+            ctc_loss_scale=0.3,
+        ),
+        data=DataConfig(
+            corpus="an4",
+            tokenizer="chars",
+            max_duration=100.0,
+            speed_perturb=True,
+            max_tail_s=0.5,
+        ),
+    ),
+}
+
+
+def recipe(name: str) -> Recipe:
+    """The recipe called `name`.
+
+    Raises:
+        ConfigError: there is no such recipe; the message lists those there are.
+    """
+    if name not in RECIPES:
+        raise ConfigError(f"there is no preset {name!r}", hint=f"choose {', '.join(RECIPES)}")
+    return RECIPES[name]

@@ -1,0 +1,74 @@
+"""What does a recognizer need from a model? An encoder on arrays, a scorer, and the model's facts.
+
+Invariant: a backend is shared by all streams and remembers none of them: everything that belongs
+to a stream is in the state that is passed in and handed back.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from snowmelt.audio.fbank import FbankConfig
+from snowmelt.search.scorer import FloatArray, IntArray, Scorer
+from snowmelt.text.tokenizer import Tokenizer
+
+__all__ = ["Backend", "SpeechModel"]
+
+
+class Backend(Protocol):
+    """A streaming encoder with projected output; states are opaque to everybody else."""
+
+    @property
+    def scorer(self) -> Scorer:
+        """Prediction network and joiner."""
+
+    @property
+    def decode_chunk_len(self) -> int:
+        """Feature frames of 10 ms the encoder advances per call; a window has 7 more."""
+
+    def init_state(self) -> Any:
+        """Encoder state of a stream that has heard nothing."""
+
+    def encode(
+        self, features: FloatArray, feature_lens: IntArray, states: Sequence[Any]
+    ) -> tuple[FloatArray, IntArray, list[Any]]:
+        """Advance N streams by one window each.
+
+        Args:
+            features: (N, decode_chunk_len + 7, F) float32.
+            feature_lens: (N,) int64, valid frames.
+            states: N states; they stay valid and unchanged.
+
+        Returns:
+            projected encoder output (N, T, J) float32, its lengths (N,) int64, N new states.
+        """
+
+    def encode_whole(
+        self, features: FloatArray, feature_lens: IntArray
+    ) -> tuple[FloatArray, IntArray]:
+        """Encode whole utterances at once, with the chunk mask: the same numbers as `encode`.
+
+        Args:
+            features: (N, T_feat, F) float32, padded with anything finite.
+            feature_lens: (N,) int64.
+
+        Returns:
+            projected encoder output (N, T, J) float32 and its lengths (N,) int64.
+        """
+
+
+@dataclass(frozen=True)
+class SpeechModel:
+    """A trained model ready to recognise: what `load_model` gives and recognizers take.
+
+    Attributes:
+        backend: the network in some runtime.
+        tokenizer: turns token ids into text.
+        features: how samples become features.
+        min_tail_s: least seconds of zero samples after the last sample (see `audio.tail`).
+    """
+
+    backend: Backend
+    tokenizer: Tokenizer
+    features: FbankConfig = field(default_factory=FbankConfig)
+    min_tail_s: float = 0.4

@@ -1,0 +1,183 @@
+"""How does a model of torch modules serve as a backend?
+
+States of streams that are decoded together stay together: a stream holds the batch's state and its
+row in it. Nothing is copied while the same streams come again in the same order; rows are gathered
+when a stream joins or leaves.
+
+Invariant: the encoder runs in evaluation mode without gradients; arrays go in and come out, on the
+CPU. The search (prediction network and joiner) always runs on the CPU: one copy a chunk instead of
+one a frame.
+"""
+
+import copy
+import itertools
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple, cast
+
+import torch
+from torch import Tensor
+
+from snowmelt.core.errors import ConfigError
+from snowmelt.models.state import stack_states
+from snowmelt.models.transducer import Transducer
+from snowmelt.models.zipformer.encoder import Zipformer
+from snowmelt.presets.models import ZipformerConfig
+from snowmelt.search.scorer import FloatArray, IntArray
+
+__all__ = ["DEVICES", "TorchBackend", "TorchScorer", "pick_device"]
+
+DEVICES: Final = ("auto", "cpu", "cuda", "mps")
+
+
+class TorchScorer:
+    """Prediction network and joiner of a transducer; see `search.scorer.Scorer`.
+
+    Args:
+        model: in evaluation mode; its decoder and joiner are copied to the CPU if they are not
+            there.
+        unk_id: id that is never emitted; None if there is none.
+    """
+
+    def __init__(self, model: Transducer, unk_id: int | None) -> None:
+        self._decoder = _on_cpu(model.decoder)
+        self._joiner = _on_cpu(model.joiner)
+        self.context_size: int = model.decoder.context_size
+        self.blank_id: int = model.decoder.blank_id
+        self.unk_id = unk_id
+
+    def decode(self, contexts: IntArray) -> FloatArray:
+        """(M, context_size) int64 -> (M, J) float32."""
+        with torch.inference_mode():
+            decoder_out = self._decoder(torch.from_numpy(contexts), need_pad=False)  # (M, 1, C)
+            decoder_proj: FloatArray = self._joiner.decoder_proj(decoder_out.squeeze(1)).numpy()
+        return decoder_proj
+
+    def join(self, encoder_proj: FloatArray, decoder_proj: FloatArray) -> FloatArray:
+        """(M, J) and (M, J) float32 -> (M, V) float32 logits."""
+        with torch.inference_mode():
+            logits: FloatArray = self._joiner(
+                torch.from_numpy(encoder_proj), torch.from_numpy(decoder_proj), project_input=False
+            ).numpy()
+        return logits
+
+
+class _Row(NamedTuple):
+    """One stream's encoder state: a row of the state of the batch it was last decoded in."""
+
+    batch: Any
+    row: int
+
+
+class TorchBackend:
+    """A streaming transducer in torch; see `runtime.backend.Backend`.
+
+    Args:
+        model: built with `config`, weights loaded; put into evaluation mode and on `device`.
+        config: gives the chunk length.
+        unk_id: id that is never emitted.
+        device: where the encoder runs.
+    """
+
+    def __init__(
+        self,
+        model: Transducer,
+        config: ZipformerConfig,
+        *,
+        unk_id: int | None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self._device = torch.device(device)
+        model.eval().to(self._device)
+        self._encoder = cast(Zipformer, model.encoder)
+        self._encoder_proj = model.joiner.encoder_proj
+        self._new_state = self._encoder.init_state(1)
+        self.scorer = TorchScorer(model, unk_id)
+        self.decode_chunk_len = config.decode_chunk_len
+
+    def init_state(self) -> _Row:
+        """State of a stream that has heard nothing."""
+        return _Row(self._new_state, 0)
+
+    def encode(
+        self, features: FloatArray, feature_lens: IntArray, states: Sequence[_Row]
+    ) -> tuple[FloatArray, IntArray, list[_Row]]:
+        """Advance N streams by one window each; see `Backend.encode`."""
+        with torch.inference_mode():
+            encoder_out, lens, batch = self._encoder.stream(
+                *self._inputs(features, feature_lens), _gathered(states)
+            )
+            encoder_proj = self._encoder_proj(encoder_out)
+        return _to_numpy(encoder_proj), _to_numpy(lens), [_Row(batch, n) for n in range(len(lens))]
+
+    def encode_whole(
+        self, features: FloatArray, feature_lens: IntArray
+    ) -> tuple[FloatArray, IntArray]:
+        """Encode whole utterances; see `Backend.encode_whole`."""
+        with torch.inference_mode():
+            encoder_out, lens = self._encoder(*self._inputs(features, feature_lens))
+            encoder_proj = self._encoder_proj(encoder_out)
+        return _to_numpy(encoder_proj), _to_numpy(lens)
+
+    def _inputs(self, features: FloatArray, feature_lens: IntArray) -> tuple[Tensor, Tensor]:
+        return (
+            torch.from_numpy(features).to(self._device),
+            torch.from_numpy(feature_lens).to(self._device),
+        )
+
+
+def pick_device(name: str) -> torch.device:
+    """The device that `--device` names; "auto" takes CUDA if there is one, else the CPU.
+
+    Raises:
+        ConfigError: the machine has no such device.
+    """
+    has = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if name == "auto":
+        return torch.device("cuda" if has["cuda"] else "cpu")
+    if name not in has:
+        raise ConfigError(f"there is no device {name!r}", f"choose {', '.join(DEVICES)}")
+    if not has[name]:
+        raise ConfigError(f"this machine has no usable {name} device", "use --device cpu")
+    return torch.device(name)
+
+
+def _gathered(states: Sequence[_Row]) -> Any:
+    """One batched state with the rows of `states`, in their order."""
+    parts = []
+    # Neighbours that were decoded together before: usually all of them, but those that just joined.
+    for _, group in itertools.groupby(states, key=lambda state: id(state.batch)):
+        members = list(group)
+        batch, rows = members[0].batch, [state.row for state in members]
+        leaf = _first_leaf(batch)
+        is_whole = rows == list(range(leaf.shape[0]))
+        index = torch.tensor(rows, device=leaf.device)
+        parts.append(batch if is_whole else _selected(batch, index))
+    return parts[0] if len(parts) == 1 else stack_states(parts)
+
+
+def _selected(tree: Any, index: Tensor) -> Any:
+    """The streams `index` of a state, in that order."""
+    if isinstance(tree, Tensor):
+        return tree.index_select(0, index)
+    parts = [_selected(part, index) for part in tree]
+    return type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
+
+
+def _first_leaf(tree: Any) -> Tensor:
+    while not isinstance(tree, Tensor):
+        tree = tree[0]
+    return tree
+
+
+def _on_cpu(module: Any) -> Any:
+    if all(parameter.device.type == "cpu" for parameter in module.parameters()):
+        return module
+    return copy.deepcopy(module).cpu()
+
+
+def _to_numpy(tensor: Tensor) -> Any:
+    return tensor.cpu().numpy()

@@ -1,0 +1,131 @@
+"""How does a path become a model that can recognise?
+
+    exp_dir                    an experiment: its pretrained.pt, or an average of its checkpoints
+    exp_dir/<checkpoint>.pt    the weights of one file; config.yaml and lang/ lie beside it
+
+Invariant: torch is imported inside `load_model` only.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from snowmelt.checkpoint.experiment import load_experiment
+from snowmelt.core.errors import CheckpointError
+from snowmelt.runtime.backend import SpeechModel
+
+__all__ = ["WeightsChoice", "load_model"]
+
+# As many epochs as the original's decode.py averages; a shorter run averages what it has.
+_DEFAULT_AVG: Final = 9
+
+# What `export` makes of an average.
+_EXPORTED_NAME: Final = "pretrained.pt"
+
+
+@dataclass(frozen=True)
+class WeightsChoice:
+    """Which checkpoints of an experiment are averaged; names are the recipe's options.
+
+    Attributes:
+        epoch: last epoch, counted from 1; None for the newest one.
+        iteration: above 0, take checkpoint-<iteration>.pt and those before it, not epochs.
+        avg: how many epochs (or checkpoints); None for nine, or as many as there are.
+        use_averaged_model: average with the running means that training keeps, over all batches
+            of these epochs, and not only the models at their ends.
+    """
+
+    epoch: int | None = None
+    iteration: int = 0
+    avg: int | None = None
+    use_averaged_model: bool = True
+
+    def resolved(self, exp_dir: Path) -> "WeightsChoice":
+        """The same choice with every number filled in.
+
+        Raises:
+            CheckpointError: the experiment has no checkpoint.
+        """
+        if self.iteration > 0:
+            numbers = _numbers(exp_dir, "checkpoint-")
+            # The running mean needs one checkpoint more: the one before the first.
+            available = sum(n <= self.iteration for n in numbers) - self.use_averaged_model
+            return dataclasses.replace(self, avg=self.avg or max(1, min(_DEFAULT_AVG, available)))
+        epoch = self.epoch
+        if epoch is None:
+            epoch = max(_numbers(exp_dir, "epoch-"), default=0)
+        if epoch == 0:
+            raise CheckpointError(
+                f"{exp_dir} has no epoch-N.pt", "train at least one epoch, or choose --iter"
+            )
+        return dataclasses.replace(self, epoch=epoch, avg=self.avg or min(_DEFAULT_AVG, epoch))
+
+
+def load_model(
+    path: str | Path,
+    *,
+    weights: WeightsChoice | None = None,
+    decode_chunk_len: int | None = None,
+    device: str = "auto",
+) -> SpeechModel:
+    """Load a trained model.
+
+    Args:
+        path: an experiment's folder, or one of its checkpoint files.
+        weights: which checkpoints of a folder to average; None for its pretrained.pt, or the
+            newest average if there is none. A file is taken as it is.
+        decode_chunk_len: feature frames of 10 ms the encoder advances by; None for the value in
+            config.yaml.
+        device: auto, cpu, cuda or mps.
+
+    Raises:
+        UserError: a file is missing or damaged, or does not fit the model; no such device.
+
+    Example:
+        recognizer = OnlineRecognizer(load_model("runs/digits"))
+    """
+    path = Path(path)
+    if not path.exists():
+        raise CheckpointError(
+            f"model {path} does not exist", "give an experiment's folder or a checkpoint file"
+        )
+    exp_dir = path if path.is_dir() else path.parent
+    config, tokenizer = load_experiment(exp_dir)
+    model_config = config.model
+    if decode_chunk_len is not None:
+        model_config = dataclasses.replace(model_config, decode_chunk_len=decode_chunk_len)
+
+    from snowmelt.checkpoint.average import find_checkpoints, load_average
+    from snowmelt.checkpoint.icefall import load_icefall
+    from snowmelt.models.build import build_transducer
+    from snowmelt.runtime.backends.torch_eager import TorchBackend, pick_device
+
+    torch_device = pick_device(device)
+    model = build_transducer(model_config, tokenizer.vocab_size)
+    exported = exp_dir / _EXPORTED_NAME
+    if path.is_file() or (weights is None and exported.is_file()):
+        load_icefall(path if path.is_file() else exported, model)
+    else:
+        choice = (weights or WeightsChoice()).resolved(exp_dir)
+        assert choice.avg is not None, choice
+        files = find_checkpoints(
+            exp_dir,
+            epoch=choice.epoch,
+            iteration=choice.iteration,
+            avg=choice.avg,
+            use_averaged_model=choice.use_averaged_model,
+        )
+        load_icefall(load_average(files), model)
+    return SpeechModel(
+        backend=TorchBackend(model, model_config, unk_id=tokenizer.unk_id, device=torch_device),
+        tokenizer=tokenizer,
+        features=config.features,
+        min_tail_s=config.min_tail_s,
+    )
+
+
+def _numbers(exp_dir: Path, prefix: str) -> list[int]:
+    """N of all files <prefix>N.pt."""
+    stems = (path.stem.removeprefix(prefix) for path in exp_dir.glob(f"{prefix}*.pt"))
+    return [int(stem) for stem in stems if stem.isascii() and stem.isdigit()]

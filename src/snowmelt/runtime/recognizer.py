@@ -1,0 +1,257 @@
+"""How does sound become words? `OnlineRecognizer` chunk by chunk, `OfflineRecognizer` whole.
+
+Both read the same frames, through the same encoder and search, and give the same words. The verbs
+are sherpa-onnx's.
+
+Invariant: a result never depends on what else is decoded at the same time, nor on how the sound
+was cut into calls.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from snowmelt.runtime.backend import SpeechModel
+from snowmelt.runtime.stream import FeatureStream, OfflineStream, OnlineStream
+from snowmelt.runtime.words import Word, timed_words
+from snowmelt.search.greedy import (
+    GreedyState,
+    clear_result,
+    greedy_search,
+    greedy_step,
+    init_state,
+)
+from snowmelt.search.scorer import FloatArray, IntArray
+
+__all__ = ["OfflineRecognizer", "OnlineRecognizer", "RecognitionResult"]
+
+# The encoder gives one frame for four feature frames of 10 ms.
+_ENCODER_FRAME_S: Final = 0.04
+
+# What pads the features of a shorter utterance in a batch: below any computed value.
+_LOG_EPS: Final = float(np.log(1e-10))
+
+
+@dataclass(frozen=True)
+class RecognitionResult:
+    """What was recognised in a stream since its start or its last `reset`.
+
+    Attributes:
+        text: the words.
+        tokens: printed forms of the emitted tokens.
+        timestamps: seconds at which each token was emitted, from the start of the segment.
+        token_logprobs: natural log of each token's probability.
+        words: the words of `text` with their times and confidences.
+        start_time: start of the segment in seconds from the start of the stream.
+        is_final: True if nothing will be added any more.
+    """
+
+    text: str
+    tokens: tuple[str, ...]
+    timestamps: tuple[float, ...]
+    token_logprobs: tuple[float, ...]
+    words: tuple[Word, ...]
+    start_time: float
+    is_final: bool
+
+
+class OnlineRecognizer:
+    """Recognises streams while they are heard.
+
+    Args:
+        model: what `snowmelt.load_model` gives.
+        max_sym_per_frame: most tokens one encoder frame of 40 ms may emit.
+        blank_penalty: subtracted from the logit of blank: above 0 gives fewer deletions and more
+            insertions.
+
+    Example:
+        recognizer = OnlineRecognizer(load_model("exp"))
+        stream = recognizer.create_stream()
+        for block in microphone:
+            stream.accept_waveform(16000, block)
+            while recognizer.is_ready(stream):
+                recognizer.decode_stream(stream)
+            print(recognizer.get_result(stream))
+    """
+
+    def __init__(
+        self, model: SpeechModel, *, max_sym_per_frame: int = 1, blank_penalty: float = 0.0
+    ) -> None:
+        self._model = model
+        self._chunk_len = model.backend.decode_chunk_len
+        self._max_sym_per_frame = max_sym_per_frame
+        self._blank_penalty = blank_penalty
+
+    @property
+    def decode_chunk_len(self) -> int:
+        """Feature frames of 10 ms that one call of `decode_streams` advances by."""
+        return self._chunk_len
+
+    def create_stream(self) -> OnlineStream:
+        """A stream that has heard nothing."""
+        backend = self._model.backend
+        return OnlineStream(
+            _new_sound(self._model), backend.init_state(), init_state(backend.scorer)
+        )
+
+    def is_ready(self, stream: OnlineStream) -> bool:
+        """True if `decode_streams` can advance this stream by one chunk."""
+        return stream.has_window(self._chunk_len)
+
+    def is_final(self, stream: OnlineStream) -> bool:
+        """True if all sound of a finished stream has been decoded."""
+        return stream.sound.is_finished and not self.is_ready(stream)
+
+    def decode_stream(self, stream: OnlineStream) -> None:
+        """Advance one ready stream by one chunk."""
+        self.decode_streams([stream])
+
+    def decode_streams(self, streams: Sequence[OnlineStream]) -> None:
+        """Advance ready streams by one chunk each, as one batch.
+
+        Raises:
+            ValueError: a stream is not ready.
+        """
+        if not streams:
+            return
+        if not all(map(self.is_ready, streams)):
+            raise ValueError("a stream is not ready: ask is_ready before decode_streams")
+        backend = self._model.backend
+        features = np.stack([stream.window(self._chunk_len) for stream in streams])
+        feature_lens = np.full(len(streams), features.shape[1], dtype=np.int64)
+        encoder_proj, lens, encoder_states = backend.encode(
+            features, feature_lens, [stream.encoder_state for stream in streams]
+        )
+        search_states = greedy_step(
+            backend.scorer,
+            encoder_proj,
+            lens,
+            [stream.search_state for stream in streams],
+            max_sym_per_frame=self._max_sym_per_frame,
+            blank_penalty=self._blank_penalty,
+        )
+        # Only now, when nothing can fail any more: a stream is advanced whole or not at all.
+        for n, stream in enumerate(streams):
+            stream.advance(self._chunk_len)
+            stream.encoder_state = encoder_states[n]
+            stream.search_state = search_states[n]
+            if self.is_final(stream):
+                stream.encoder_state = None  # megabytes that nobody needs any more
+
+    def get_result(self, stream: OnlineStream) -> str:
+        """The words recognised so far in the current segment."""
+        return self._model.tokenizer.decode(list(stream.search_state.tokens))
+
+    def get_result_all(self, stream: OnlineStream) -> RecognitionResult:
+        """The current segment's result with tokens, times and probabilities."""
+        return _result(
+            self._model, stream.search_state, stream.segment_start, self.is_final(stream)
+        )
+
+    def reset(self, stream: OnlineStream, *, keep_history: bool = True) -> None:
+        """Begin a new segment: the result is cleared, the encoder goes on.
+
+        Args:
+            stream: a stream.
+            keep_history: the prediction network goes on from the last tokens, as in sherpa-onnx; if
+                False it starts afresh.
+        """
+        stream.segment_start = stream.search_state.num_frames
+        stream.search_state = clear_result(
+            self._model.backend.scorer, stream.search_state, keep_history=keep_history
+        )
+
+
+class OfflineRecognizer:
+    """Recognises whole utterances, with the chunk mask of streaming: the same words.
+
+    Time and memory grow with the square of an utterance's length; minutes of sound belong into an
+    `OnlineRecognizer`.
+
+    Args:
+        model: what `snowmelt.load_model` gives.
+        max_sym_per_frame: most tokens one encoder frame of 40 ms may emit.
+        blank_penalty: subtracted from the logit of blank.
+    """
+
+    def __init__(
+        self, model: SpeechModel, *, max_sym_per_frame: int = 1, blank_penalty: float = 0.0
+    ) -> None:
+        self._model = model
+        self._max_sym_per_frame = max_sym_per_frame
+        self._blank_penalty = blank_penalty
+
+    def create_stream(self) -> OfflineStream:
+        """A stream that has heard nothing."""
+        return OfflineStream(_new_sound(self._model))
+
+    def decode_stream(self, stream: OfflineStream) -> None:
+        """Recognise one utterance."""
+        self.decode_streams([stream])
+
+    def decode_streams(self, streams: Sequence[OfflineStream]) -> None:
+        """Recognise utterances as one batch; their input ends here."""
+        if not streams:
+            return
+        for stream in streams:
+            stream.sound.input_finished()
+        features, feature_lens = _padded([stream.sound for stream in streams])
+        encoder_proj, lens = self._model.backend.encode_whole(features, feature_lens)
+        states = greedy_search(
+            self._model.backend.scorer,
+            encoder_proj,
+            lens,
+            max_sym_per_frame=self._max_sym_per_frame,
+            blank_penalty=self._blank_penalty,
+        )
+        for stream, state in zip(streams, states, strict=True):
+            stream.search_state = state
+
+    def get_result(self, stream: OfflineStream) -> str:
+        """The words of a decoded stream."""
+        return self.get_result_all(stream).text
+
+    def get_result_all(self, stream: OfflineStream) -> RecognitionResult:
+        """The result of a decoded stream with tokens, times and probabilities.
+
+        Raises:
+            ValueError: the stream was not decoded.
+        """
+        if stream.search_state is None:
+            raise ValueError("the stream has no result: call decode_streams first")
+        return _result(self._model, stream.search_state, segment_start=0, is_final=True)
+
+
+def _new_sound(model: SpeechModel) -> FeatureStream:
+    return FeatureStream(model.features, model.backend.decode_chunk_len, model.min_tail_s)
+
+
+def _padded(sounds: Sequence[FeatureStream]) -> tuple[FloatArray, IntArray]:
+    """(N, T_feat, F) and (N,) of finished utterances."""
+    lens = np.array([sound.num_frames_ready for sound in sounds], dtype=np.int64)
+    frames = [sound.frames(0, int(num)) for sound, num in zip(sounds, lens, strict=True)]
+    shape = (len(frames), int(lens.max()), frames[0].shape[1])
+    features = np.full(shape, _LOG_EPS, dtype=np.float32)
+    for row, own in zip(features, frames, strict=True):
+        row[: len(own)] = own
+    return features, lens
+
+
+def _result(
+    model: SpeechModel, state: GreedyState, segment_start: int, is_final: bool
+) -> RecognitionResult:
+    tokens = tuple(model.tokenizer.id_to_token[i] for i in state.tokens)
+    timestamps = tuple(
+        round((frame - segment_start) * _ENCODER_FRAME_S, 3) for frame in state.timestamps
+    )
+    return RecognitionResult(
+        text=model.tokenizer.decode(list(state.tokens)),
+        tokens=tokens,
+        timestamps=timestamps,
+        token_logprobs=state.token_logprobs,
+        words=timed_words(tokens, timestamps, state.token_logprobs),
+        start_time=round(segment_start * _ENCODER_FRAME_S, 3),
+        is_final=is_final,
+    )

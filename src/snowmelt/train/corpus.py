@@ -1,0 +1,105 @@
+"""Which batches does a run see? Cuts of a corpus, filtered, in batches of similar length.
+
+Invariant: the batches of an epoch are a function of (seed, epoch) and of the number of ranks.
+"""
+
+import logging
+from pathlib import Path
+
+from snowmelt.checkpoint.experiment import ExperimentConfig
+from snowmelt.core.errors import DataError
+from snowmelt.data.augment import SpecAugmentConfig
+from snowmelt.data.batch import AsrDataset
+from snowmelt.data.corpora import get_corpus
+from snowmelt.data.cuts import AudioCache, with_speed_copies
+from snowmelt.data.filter import filter_cuts
+from snowmelt.data.sampler import DurationBatchSampler
+from snowmelt.text.tokenizer import Tokenizer
+from snowmelt.train.distributed import Ranks
+
+__all__ = ["TrainingCorpus"]
+
+_logger = logging.getLogger(__name__)
+
+
+class TrainingCorpus:
+    """Batches of one corpus for one process of a run.
+
+    Args:
+        config: data, feature and training settings.
+        tokenizer: turns transcripts into token ids.
+        data_dir: folder that holds the prepared corpus in a folder of its name.
+        ranks: this process among all.
+    """
+
+    def __init__(
+        self, config: ExperimentConfig, tokenizer: Tokenizer, data_dir: Path, ranks: Ranks
+    ) -> None:
+        self._config = config
+        self._tokenizer = tokenizer
+        self._ranks = ranks
+        data, seed = config.data, config.train.seed
+        self._corpus = get_corpus(data.corpus, data_dir / data.corpus, seed=seed)
+        # One cache for all epochs: a small corpus is read from disk once.
+        self._cache = AudioCache()
+
+    def training_epoch(self, epoch: int) -> tuple[AsrDataset, list[list[int]]]:
+        """Data set of an epoch (from 1) and this rank's batches of it, in order.
+
+        Raises:
+            DataError: no utterance of the corpus can be learnt from.
+        """
+        data, seed = self._config.data, self._config.train.seed
+        cuts = self._corpus.cuts("train", epoch=epoch)
+        if data.speed_perturb:
+            cuts = with_speed_copies(cuts)
+        kept, dropped = filter_cuts(
+            cuts,
+            self._tokenizer,
+            min_duration=data.min_utterance_s,
+            max_duration=data.max_utterance_s,
+            fbank_config=self._config.features,
+        )
+        if dropped.counts:
+            _logger.warning("Left out of epoch %d: %s", epoch, dropped)
+        if not len(kept):
+            raise DataError(
+                f"no utterance of {data.corpus} can be learnt from: {dropped}",
+                hint="change --min-utterance-s and --max-utterance-s, or look at the transcripts",
+            )
+        augment = SpecAugmentConfig(time_warp_factor=data.spec_aug_time_warp_factor)
+        dataset = AsrDataset(
+            kept,
+            self._tokenizer,
+            fbank_config=self._config.features,
+            spec_augment=augment if data.enable_spec_aug else None,
+            max_tail_s=data.max_tail_s,
+            seed=seed,
+            cache=self._cache,
+        )
+        sampler = DurationBatchSampler(
+            dataset.durations,
+            data.max_duration,
+            seed=seed,
+            num_buckets=data.num_buckets,
+            world_size=self._ranks.world_size,
+            rank=self._ranks.rank,
+        )
+        return dataset, sampler.batches(epoch)
+
+    def dev(self) -> tuple[AsrDataset, list[list[int]]]:
+        """Data set of the dev split and this rank's batches of it."""
+        dataset = AsrDataset(
+            self._corpus.cuts("dev"),
+            self._tokenizer,
+            fbank_config=self._config.features,
+            cache=self._cache,
+        )
+        sampler = DurationBatchSampler(
+            dataset.durations,
+            self._config.data.max_duration,
+            shuffle=False,
+            world_size=self._ranks.world_size,
+            rank=self._ranks.rank,
+        )
+        return dataset, sampler.batches(0)

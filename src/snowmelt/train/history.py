@@ -1,0 +1,148 @@
+"""What has happened in a run? A line per batch in history.jsonl, TensorBoard events, and a picture.
+
+Invariant: every batch counts once: what a killed run wrote after its last checkpoint is dropped
+when the run goes on from that checkpoint.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self, TextIO
+
+from snowmelt.core.files import atomic_path, write_text
+from snowmelt.train.metrics import LossTotals
+
+__all__ = ["History", "draw_curves", "read_history"]
+
+HISTORY_NAME: Final = "history.jsonl"
+
+
+class History:
+    """Records of one run; does nothing on a process that does not write.
+
+    Args:
+        exp_dir: the experiment; records go to its `tensorboard` folder.
+        done: batches done so far; later records are dropped.
+        is_main: whether this process writes.
+        tensorboard: whether TensorBoard events are written beside the JSON lines.
+    """
+
+    def __init__(self, exp_dir: Path, *, done: int, is_main: bool, tensorboard: bool) -> None:
+        self._path = exp_dir / "tensorboard" / HISTORY_NAME
+        self._is_main = is_main
+        self._file: TextIO | None = None
+        self._writer: Any = None
+        if not is_main:
+            return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        kept = [r for r in read_history(exp_dir) if r["batch"] <= done] if done else []
+        write_text(self._path, "".join(json.dumps(r) + "\n" for r in kept))
+        self._file = self._path.open("a", encoding="utf-8")
+        if tensorboard:
+            # Imported here: it loads slowly, and only the process that writes needs it.
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(self._path.parent), purge_step=done + 1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._file is not None:
+            self._file.close()
+        if self._writer is not None:
+            self._writer.close()
+
+    def batch(self, batch_idx_train: int, epoch: int, totals: LossTotals, lr: float) -> None:
+        """Record one training batch."""
+        self._write({"kind": "train", "batch": batch_idx_train, "epoch": epoch, "lr": lr}, totals)
+
+    def validation(self, batch_idx_train: int, epoch: int, totals: LossTotals) -> None:
+        """Record the losses on the dev set."""
+        self._write({"kind": "valid", "batch": batch_idx_train, "epoch": epoch}, totals)
+        self.scalars("train/valid_", totals.per_frame(), batch_idx_train)
+
+    def scalars(self, prefix: str, values: Mapping[str, float], batch_idx_train: int) -> None:
+        """Write TensorBoard scalars."""
+        if self._writer is not None:
+            for name, value in values.items():
+                self._writer.add_scalar(prefix + name, value, batch_idx_train)
+
+    def flush(self) -> None:
+        """Make the records as durable as the checkpoint that is written next."""
+        if self._file is not None:
+            self._file.flush()
+
+    def _write(self, head: dict[str, Any], totals: LossTotals) -> None:
+        if self._file is None:
+            return
+        record = {**head, "frames": totals.frames, **totals.per_frame()}
+        self._file.write(json.dumps(record) + "\n")
+
+
+def read_history(exp_dir: Path) -> list[dict[str, Any]]:
+    """The records of a run, oldest first; a line cut off by a kill is left out."""
+    path = exp_dir / "tensorboard" / HISTORY_NAME
+    if not path.exists():
+        return []
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return records
+
+
+def draw_curves(exp_dir: Path, png_path: Path) -> None:
+    """Draw training and dev loss per encoder frame, and the learning rate, into a PNG file."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    records = read_history(exp_dir)
+    train = [r for r in records if r["kind"] == "train"]
+    valid = [r for r in records if r["kind"] == "valid"]
+    figure, (loss_axes, lr_axes) = plt.subplots(
+        2, 1, figsize=(8, 6), sharex=True, height_ratios=(3, 1)
+    )
+    for name, colour in (("pruned_loss", "tab:blue"), ("simple_loss", "tab:orange")):
+        label = name.replace("_", " ")
+        batches = [r["batch"] for r in train]
+        loss_axes.plot(
+            batches, _smoothed([r[name] for r in train]), color=colour, label=f"train {label}"
+        )
+        loss_axes.plot(
+            [r["batch"] for r in valid],
+            [r[name] for r in valid],
+            "o--",
+            color=colour,
+            markersize=3,
+            label=f"dev {label}",
+        )
+    loss_axes.set_yscale("log")
+    loss_axes.set_ylabel("nats per encoder frame")
+    loss_axes.grid(alpha=0.3)
+    loss_axes.legend()
+    lr_axes.plot([r["batch"] for r in train], [r["lr"] for r in train], color="tab:green")
+    lr_axes.set_ylabel("learning rate")
+    lr_axes.set_xlabel("batch")
+    lr_axes.grid(alpha=0.3)
+    figure.tight_layout()
+    with atomic_path(png_path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
+    plt.close(figure)
+
+
+def _smoothed(values: list[float], window: int = 20) -> list[float]:
+    """Running mean over the last `window` values."""
+    return [
+        sum(values[max(0, i - window + 1) : i + 1]) / min(i + 1, window) for i in range(len(values))
+    ]

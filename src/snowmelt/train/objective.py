@@ -1,0 +1,211 @@
+"""What is minimised? The transducer's two losses, an optional CTC loss, and how they are weighed.
+
+`transducer_loss` is the mathematics as a function; `TransducerObjective` wraps the model and the
+auxiliary head into one module, which is what data-parallel training wraps.
+
+Invariant: the auxiliary head lives beside the model: the model's state dict never knows it.
+
+Source: icefall, egs/librispeech/ASR/pruned_transducer_stateless7_streaming/{model,train}.py.
+"""
+
+from typing import Final, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from snowmelt.loss.rnnt import (
+    do_rnnt_pruning,
+    get_rnnt_prune_ranges,
+    rnnt_loss_pruned,
+    rnnt_loss_smoothed,
+)
+from snowmelt.models.transducer import Transducer
+from snowmelt.presets.training import TrainConfig
+
+__all__ = ["LossScales", "StepLosses", "TransducerObjective", "loss_scales", "transducer_loss"]
+
+# The pruned loss starts with a tenth of its weight: until the simple loss has found an alignment,
+# the band it is computed on is noise.
+_FIRST_PRUNED_SCALE: Final = 0.1
+
+
+class TransducerLosses(NamedTuple):
+    """Losses of each utterance in nats, (N,), and the encoder's output they came from."""
+
+    simple_loss: Tensor
+    pruned_loss: Tensor
+    encoder_out: Tensor  # (N, T, C)
+    encoder_out_lens: Tensor  # (N,)
+
+
+class LossScales(NamedTuple):
+    """Weights of the losses in their sum."""
+
+    simple: float
+    pruned: float
+    ctc: float
+
+
+class StepLosses(NamedTuple):
+    """Sums over the utterances of a batch whose losses are finite, in nats.
+
+    `loss` carries the gradient; the others are detached. `is_finite` (N,) bool tells the
+    utterances that took part.
+    """
+
+    loss: Tensor
+    simple_loss: Tensor
+    pruned_loss: Tensor
+    ctc_loss: Tensor
+    is_finite: Tensor
+
+
+def transducer_loss(
+    model: Transducer,
+    x: Tensor,
+    x_lens: Tensor,
+    y: Tensor,
+    y_lens: Tensor,
+    *,
+    prune_range: int = 5,
+    am_scale: float = 0.0,
+    lm_scale: float = 0.25,
+) -> TransducerLosses:
+    """Simple and pruned RNN-T loss of every utterance.
+
+    Args:
+        model: the transducer.
+        x: (N, T, F) features.
+        x_lens: (N,) int64, feature frames of each utterance.
+        y: (N, S) int64 token ids without blank, padded with 0.
+        y_lens: (N,) int64, tokens of each utterance.
+        prune_range: symbols kept per frame in the pruned loss.
+        am_scale: share of encoder-only scores in the simple loss.
+        lm_scale: share of decoder-only scores in the simple loss.
+
+    Returns:
+        Losses per utterance in nats (not divided by lengths) and the encoder output.
+    """
+    blank_id = model.decoder.blank_id
+    encoder_out, encoder_out_lens = model.encoder(x, x_lens)
+    decoder_out = model.decoder(F.pad(y, (1, 0), value=blank_id), need_pad=True)  # (N, S+1, D)
+
+    boundary = torch.zeros((x.size(0), 4), dtype=torch.int64, device=x.device)
+    boundary[:, 2] = y_lens
+    boundary[:, 3] = encoder_out_lens
+
+    am = model.simple_am_proj(encoder_out)
+    lm = model.simple_lm_proj(decoder_out)
+    # The lattice sums hundreds of terms: half precision would lose the alignment.
+    with torch.autocast(device_type=x.device.type, enabled=False):
+        simple_loss, (px_grad, py_grad) = rnnt_loss_smoothed(
+            lm=lm.float() if lm.dtype != torch.float64 else lm,
+            am=am.float() if am.dtype != torch.float64 else am,
+            symbols=y,
+            termination_symbol=blank_id,
+            lm_only_scale=lm_scale,
+            am_only_scale=am_scale,
+            boundary=boundary,
+            reduction="none",
+            return_grad=True,
+        )
+    ranges = get_rnnt_prune_ranges(
+        px_grad=px_grad, py_grad=py_grad, boundary=boundary, s_range=prune_range
+    )
+    am_pruned, lm_pruned = do_rnnt_pruning(
+        am=model.joiner.encoder_proj(encoder_out),
+        lm=model.joiner.decoder_proj(decoder_out),
+        ranges=ranges,
+    )
+    logits = model.joiner(am_pruned, lm_pruned, project_input=False)  # (N, T, R, V)
+    with torch.autocast(device_type=x.device.type, enabled=False):
+        pruned_loss = rnnt_loss_pruned(
+            logits=logits.float() if logits.dtype != torch.float64 else logits,
+            symbols=y,
+            ranges=ranges,
+            termination_symbol=blank_id,
+            boundary=boundary,
+            reduction="none",
+        )
+    return TransducerLosses(simple_loss, pruned_loss, encoder_out, encoder_out_lens)
+
+
+def loss_scales(config: TrainConfig, batch_idx_train: int) -> LossScales:
+    """Weights of the losses at batch `batch_idx_train` (from 1): the recipe's ramp."""
+    warm_step = config.scaled(config.warm_step)
+    ramp = min(1.0, batch_idx_train / warm_step)
+    return LossScales(
+        simple=1.0 - ramp * (1.0 - config.simple_loss_scale),
+        pruned=_FIRST_PRUNED_SCALE + (1.0 - _FIRST_PRUNED_SCALE) * ramp,
+        ctc=config.ctc_loss_scale,
+    )
+
+
+class TransducerObjective(nn.Module):
+    """Model, auxiliary CTC head and weighed sum of losses as one module.
+
+    Args:
+        model: the transducer that is trained.
+        config: loss settings.
+        encoder_dim: channels of the encoder's output.
+        vocab_size: tokens including blank.
+    """
+
+    def __init__(
+        self, model: Transducer, config: TrainConfig, *, encoder_dim: int, vocab_size: int
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.config = config
+        self.ctc_head = nn.Linear(encoder_dim, vocab_size) if config.ctc_loss_scale > 0.0 else None
+
+    def forward(
+        self, x: Tensor, x_lens: Tensor, y: Tensor, y_lens: Tensor, batch_idx_train: int
+    ) -> StepLosses:
+        """Losses of a batch; shapes as in `transducer_loss`.
+
+        An utterance whose loss is not finite is left out of every sum.
+        """
+        config = self.config
+        scales = loss_scales(config, batch_idx_train)
+        losses = transducer_loss(
+            self.model,
+            x,
+            x_lens,
+            y,
+            y_lens,
+            prune_range=config.prune_range,
+            am_scale=config.am_scale,
+            lm_scale=config.lm_scale,
+        )
+        ctc_loss = self._ctc_loss(losses, y, y_lens)
+        is_finite = (
+            losses.simple_loss.isfinite() & losses.pruned_loss.isfinite() & ctc_loss.isfinite()
+        )
+
+        def finite_sum(loss: Tensor) -> Tensor:
+            return torch.where(is_finite, loss, torch.zeros_like(loss)).sum()
+
+        simple, pruned, ctc = (
+            finite_sum(losses.simple_loss),
+            finite_sum(losses.pruned_loss),
+            finite_sum(ctc_loss),
+        )
+        total = scales.simple * simple + scales.pruned * pruned + scales.ctc * ctc
+        return StepLosses(total, simple.detach(), pruned.detach(), ctc.detach(), is_finite)
+
+    def _ctc_loss(self, losses: TransducerLosses, y: Tensor, y_lens: Tensor) -> Tensor:
+        """CTC loss of every utterance, (N,); zero without a head."""
+        if self.ctc_head is None:
+            return torch.zeros_like(losses.simple_loss)
+        log_probs = self.ctc_head(losses.encoder_out).float().log_softmax(dim=-1)
+        return F.ctc_loss(
+            log_probs.transpose(0, 1),
+            y,
+            losses.encoder_out_lens,
+            y_lens,
+            blank=self.model.decoder.blank_id,
+            reduction="none",
+            zero_infinity=True,
+        )

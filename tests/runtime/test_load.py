@@ -1,0 +1,95 @@
+"""Loading: which files make the model, and what is said when they do not."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from tests.runtime.tiny import make_experiment, tiny_weights
+
+from snowmelt.checkpoint.files import save_checkpoint
+from snowmelt.core.errors import CheckpointError, ConfigError
+from snowmelt.runtime.backend import SpeechModel
+from snowmelt.runtime.load import WeightsChoice, load_model
+
+
+@pytest.fixture(scope="module")
+def exp_dir(tmp_path_factory) -> Path:
+    return make_experiment(tmp_path_factory.mktemp("exp"))
+
+
+def _weight(model: SpeechModel) -> torch.Tensor:
+    return model.backend._encoder_proj.weight
+
+
+def _weight_of(seed: int) -> torch.Tensor:
+    return tiny_weights(seed)["joiner.encoder_proj.weight"]
+
+
+def test_a_folder_gives_the_newest_average(exp_dir):
+    # Epochs 1 to 3 from the start on: the running mean of the last file.
+    model = load_model(exp_dir, device="cpu")
+    torch.testing.assert_close(_weight(model), _weight_of(103))
+    assert model.backend.decode_chunk_len == 32 and model.min_tail_s == 0.4
+    assert not model.backend._encoder.training
+
+
+def test_a_file_is_taken_as_it_is(exp_dir):
+    model = load_model(exp_dir / "epoch-2.pt", device="cpu")
+    torch.testing.assert_close(_weight(model), _weight_of(2))
+
+
+def test_plain_and_running_averages(exp_dir):
+    plain = WeightsChoice(epoch=2, avg=2, use_averaged_model=False)
+    torch.testing.assert_close(
+        _weight(load_model(exp_dir, weights=plain)), (_weight_of(1) + _weight_of(2)) / 2
+    )
+    running = WeightsChoice(epoch=3, avg=1)
+    torch.testing.assert_close(
+        _weight(load_model(exp_dir, weights=running)),
+        3 * _weight_of(103) - 2 * _weight_of(102),
+        rtol=1e-5,
+        atol=1e-5,
+    )
+
+
+def test_pretrained_is_taken_unless_a_choice_is_made(exp_dir, tmp_path):
+    exp_dir = Path(shutil.copytree(exp_dir, tmp_path / "exp"))
+    save_checkpoint(exp_dir / "pretrained.pt", {"model": tiny_weights(7)})
+    torch.testing.assert_close(_weight(load_model(exp_dir)), _weight_of(7))
+    chosen = load_model(exp_dir, weights=WeightsChoice())
+    torch.testing.assert_close(_weight(chosen), _weight_of(103))
+
+
+def test_choices_are_filled_in(exp_dir, tmp_path):
+    assert WeightsChoice().resolved(exp_dir) == WeightsChoice(epoch=3, avg=3)
+    assert WeightsChoice(epoch=2).resolved(exp_dir) == WeightsChoice(epoch=2, avg=2)
+    assert WeightsChoice(epoch=30, avg=9).resolved(exp_dir) == WeightsChoice(epoch=30, avg=9)
+    for number in (100, 200, 300, 400):
+        (tmp_path / f"checkpoint-{number}.pt").touch()
+    assert WeightsChoice(iteration=300).resolved(tmp_path).avg == 2
+    plain = WeightsChoice(iteration=300, use_averaged_model=False)
+    assert plain.resolved(tmp_path).avg == 3
+    with pytest.raises(CheckpointError, match=r"has no epoch-N\.pt"):
+        WeightsChoice().resolved(tmp_path)
+
+
+@pytest.mark.parametrize("chunk_len", [16, 64])
+def test_the_chunk_length_may_be_changed(exp_dir, chunk_len):
+    model = load_model(exp_dir, decode_chunk_len=chunk_len)
+    assert model.backend.decode_chunk_len == chunk_len
+
+
+def test_what_is_wrong_is_said(exp_dir, tmp_path):
+    with pytest.raises(CheckpointError, match="nowhere does not exist"):
+        load_model(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="must be a multiple of 16"):
+        load_model(exp_dir, decode_chunk_len=20)
+    with pytest.raises(CheckpointError, match=r"has no epoch-9\.pt"):
+        load_model(exp_dir, weights=WeightsChoice(epoch=9, avg=1, use_averaged_model=False))
+    with pytest.raises(ValueError, match=r"config\.yaml"):
+        load_model(tmp_path)
+    other = Path(shutil.copytree(exp_dir, tmp_path / "other"))
+    save_checkpoint(other / "encoder.pt", {"model": {"encoder.x": torch.zeros(1)}})
+    with pytest.raises(CheckpointError, match="does not fit the model"):
+        load_model(other / "encoder.pt")

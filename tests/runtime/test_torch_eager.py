@@ -1,0 +1,144 @@
+"""The torch backend with a small Zipformer of random weights: chunks equal the whole, alone equals
+packed, and states that stay together are not copied."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from tests.runtime.tiny import TINY, noise, tiny_tokenizer, tiny_weights
+
+from snowmelt.core.errors import ConfigError
+from snowmelt.models.build import build_transducer
+from snowmelt.runtime.backend import SpeechModel
+from snowmelt.runtime.backends import torch_eager
+from snowmelt.runtime.backends.torch_eager import TorchBackend, pick_device
+from snowmelt.runtime.recognizer import OfflineRecognizer, OnlineRecognizer
+from snowmelt.runtime.scheduler import decode_ready
+
+@pytest.fixture(scope="module")
+def weights():
+    return tiny_weights()
+
+
+def _model(weights, decode_chunk_len: int = 32) -> SpeechModel:
+    config = dataclasses.replace(TINY, decode_chunk_len=decode_chunk_len)
+    tokenizer = tiny_tokenizer()
+    model = build_transducer(config, tokenizer.vocab_size)
+    model.load_state_dict(weights)
+    return SpeechModel(TorchBackend(model, config, unk_id=tokenizer.unk_id), tokenizer)
+
+
+def _sounds(*seconds: float) -> list[np.ndarray]:
+    return [noise(duration, seed=n) for n, duration in enumerate(seconds)]
+
+
+def _online(model: SpeechModel, sounds, piece: int = 5000):
+    """Results of streams that are all fed together, piece by piece."""
+    recognizer = OnlineRecognizer(model)
+    streams = [recognizer.create_stream() for _ in sounds]
+    for start in range(0, max(map(len, sounds)) + piece, piece):
+        for stream, sound in zip(streams, sounds, strict=True):
+            if start < len(sound):
+                stream.accept_waveform(16000, sound[start : start + piece])
+            else:
+                stream.input_finished()
+        while decode_ready(recognizer, streams, max_batch_size=8):
+            pass
+    return [recognizer.get_result_all(stream) for stream in streams]
+
+
+def _offline(model: SpeechModel, sounds):
+    recognizer = OfflineRecognizer(model)
+    streams = [recognizer.create_stream() for _ in sounds]
+    for stream, sound in zip(streams, sounds, strict=True):
+        stream.accept_waveform(16000, sound)
+    recognizer.decode_streams(streams)
+    return [recognizer.get_result_all(stream) for stream in streams]
+
+
+def _same(a, b) -> None:
+    assert (a.tokens, a.timestamps, a.words and [w.text for w in a.words]) == (
+        b.tokens,
+        b.timestamps,
+        b.words and [w.text for w in b.words],
+    )
+    np.testing.assert_allclose(a.token_logprobs, b.token_logprobs, atol=1e-4)
+
+
+@pytest.mark.parametrize("chunk_len", [16, 32, 64])
+def test_chunks_give_the_words_of_the_whole(weights, chunk_len):
+    model = _model(weights, chunk_len)
+    sounds = _sounds(1.3, 0.05, 3.1, 0.8)
+    online, offline = _online(model, sounds), _offline(model, sounds)
+    assert len(offline[2].tokens) > 20
+    for chunked, whole in zip(online, offline, strict=True):
+        _same(chunked, whole)
+
+
+def test_batch_mates_change_nothing(weights):
+    model = _model(weights)
+    sounds = _sounds(1.3, 0.05, 3.1, 0.8)
+    for n, sound in enumerate(sounds):
+        _same(_online(model, [sound])[0], _online(model, sounds)[n])
+        _same(_offline(model, [sound])[0], _offline(model, sounds)[n])
+
+
+@pytest.mark.parametrize("piece", [160, 1234, 100000])
+def test_the_split_into_calls_changes_nothing(weights, piece):
+    model = _model(weights)
+    sounds = _sounds(1.3, 2.2)
+    assert _online(model, sounds[:1], piece) == _online(model, sounds[:1])
+    # Side by side the pieces decide who shares a batch, which may change the last bits.
+    for split, expected in zip(_online(model, sounds, piece), _online(model, sounds), strict=True):
+        _same(split, expected)
+
+
+def test_states_that_stay_together_are_not_copied(weights, monkeypatch):
+    gathered: list[int] = []
+    select = torch_eager._selected
+
+    def counting(tree, index):
+        if not isinstance(tree, torch.Tensor) and hasattr(tree, "num_frames"):
+            gathered.append(len(index))
+        return select(tree, index)
+
+    monkeypatch.setattr(torch_eager, "_selected", counting)
+    _online(_model(weights), _sounds(2.0, 2.0, 4.0))
+    # To put three new streams together; when two of them run ahead to their end; when they have
+    # left. Never in between.
+    assert gathered == [3, 2, 1]
+
+
+def test_old_states_stay_valid(weights):
+    backend = _model(weights).backend
+    features = np.random.default_rng(3).normal(0, 1, (2, 39, 80)).astype(np.float32)
+    lens = np.array([39, 39])
+    start = [backend.init_state(), backend.init_state()]
+    first, _, states = backend.encode(features, lens, start)
+    again, _, _ = backend.encode(features, lens, start)
+    np.testing.assert_array_equal(first, again)
+    onward, out_lens, _ = backend.encode(features, lens, states)
+    assert out_lens.tolist() == [8, 8] and not np.allclose(first, onward)
+    swapped, _, _ = backend.encode(features[::-1].copy(), lens, states[::-1])
+    np.testing.assert_allclose(swapped[::-1], onward, atol=1e-5)
+    assert first.dtype == np.float32 and out_lens.dtype == np.int64
+
+
+def test_the_scorer_sees_training_s_history(weights):
+    scorer = _model(weights).backend.scorer
+    assert (scorer.context_size, scorer.blank_id, scorer.unk_id) == (2, 0, 2)
+    start, blanks = scorer.decode(np.array([[-1, 0], [0, 0]]))
+    assert not np.allclose(start, blanks)
+    logits = scorer.join(np.zeros((2, 16), np.float32), np.stack([start, blanks]))
+    assert logits.shape == (2, 30) and logits.dtype == np.float32
+
+
+def test_devices():
+    assert pick_device("cpu") == torch.device("cpu")
+    assert pick_device("auto").type in ("cpu", "cuda")
+    with pytest.raises(ConfigError, match="choose auto, cpu, cuda, mps"):
+        pick_device("gpu")
+    if not torch.backends.mps.is_available():
+        with pytest.raises(ConfigError, match="no usable mps device"):
+            pick_device("mps")

@@ -1,0 +1,37 @@
+"""Tokens with times become words: the tokenizer's text, one time and one confidence each."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from snowmelt.runtime.words import timed_words
+from snowmelt.text.tokenizer import BpeTokenizer
+
+_TOKENS = ["<blk>", "<sos/eos>", "<unk>", "▁", "▁THE", "▁CA", "T", "S"]
+
+
+@given(st.lists(st.integers(3, len(_TOKENS) - 1)))
+def test_words_are_the_text(ids):
+    tokens = [_TOKENS[i] for i in ids]
+    words = timed_words(tokens, [0.04 * i for i in range(len(ids))], [-0.1] * len(ids))
+    assert " ".join(word.text for word in words) == BpeTokenizer(_TOKENS, None).decode(ids)
+    assert all(word.confidence == pytest.approx(math.exp(-0.1)) for word in words)
+
+
+def test_a_words_time_is_that_of_its_first_token():
+    tokens = ["▁THE", "▁CA", "T", "S", "▁", "T", "▁", "▁CA"]
+    times = [0.0, 0.2, 0.24, 0.32, 0.4, 0.44, 0.6, 0.64]
+    words = timed_words(tokens, times, [0.0, -0.3, -0.6, 0.0, 0.0, 0.0, 0.0, 0.0])
+    assert [(w.text, w.start) for w in words] == [
+        ("THE", 0.0),
+        ("CATS", 0.2),
+        ("T", 0.4),
+        ("CA", 0.64),
+    ]
+    assert words[1].confidence == pytest.approx(math.exp(-0.3))
+
+
+def test_no_tokens_no_words():
+    assert timed_words([], [], []) == ()
