@@ -15,8 +15,8 @@ class Terminal(io.StringIO):
 
 def run(count):
     with progress_bar("reading", total=count) as bar:
-        for _ in range(count):
-            bar.advance()
+        for done in range(count):
+            bar.advance(note=f"loss {done}" if done > 2 else "")
 
 
 def test_bar_on_a_terminal(monkeypatch, capsys):
@@ -39,11 +39,11 @@ def test_short_job_without_terminal_says_nothing(monkeypatch, caplog):
 def test_long_job_without_terminal_logs_now_and_then(monkeypatch, caplog):
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     seconds = iter(range(0, 10_000, 10))
-    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(seconds)))
+    monkeypatch.setattr(progress, "monotonic", lambda: float(next(seconds)))
     with caplog.at_level(logging.INFO):
         run(7)
     assert caplog.messages == [
         "reading: 3/7 after 30 s",
-        "reading: 6/7 after 60 s",
-        "reading: 7/7 after 80 s",
+        "reading: 6/7 after 60 s, loss 5",
+        "reading: 7/7 after 80 s, loss 6",
     ]

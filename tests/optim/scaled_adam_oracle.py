@@ -6,7 +6,7 @@ import torch
 
 
 class Oracle:
-    """Arguments as ScaledAdam's for one group; `step` takes the gradients, None for a missing one."""
+    """Arguments as ScaledAdam's for one group; `step` takes gradients, None where there is none."""
 
     def __init__(self, params, lr, clipping_scale=None, period=100, clip_main_update=True):
         self.params = [p.detach().clone() for p in params]

@@ -57,7 +57,7 @@ def test_slices_are_views_and_cover_every_parameter_once():
     for stack in stacks:
         for piece in stack.slices:
             seen += piece.indexes
-            assert [p is params[i] for p, i in zip(piece.params, piece.indexes, strict=True)]
+            assert all(p is params[i] for p, i in zip(piece.params, piece.indexes, strict=True))
             for tensor in (piece.delta, piece.exp_avg_sq, piece.param_rms, piece.scale_grads):
                 if tensor is not None and tensor.numel():
                     owner = {

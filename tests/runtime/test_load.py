@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.runtime.tiny import make_experiment, tiny_weights
 
 from snowmelt.checkpoint.files import save_checkpoint
 from snowmelt.core.errors import CheckpointError, ConfigError
 from snowmelt.runtime.backend import SpeechModel
 from snowmelt.runtime.load import WeightsChoice, load_model
+from tests.runtime.tiny import make_experiment, tiny_weights
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +32,7 @@ def test_a_folder_gives_the_newest_average(exp_dir):
     torch.testing.assert_close(_weight(model), _weight_of(103))
     assert model.backend.decode_chunk_len == 32 and model.min_tail_s == 0.4
     assert not model.backend._encoder.training
+    assert model.weights == f"{exp_dir}, mean of all models up to epoch-3.pt"
 
 
 def test_a_file_is_taken_as_it_is(exp_dir):
@@ -93,3 +94,12 @@ def test_what_is_wrong_is_said(exp_dir, tmp_path):
     save_checkpoint(other / "encoder.pt", {"model": {"encoder.x": torch.zeros(1)}})
     with pytest.raises(CheckpointError, match="does not fit the model"):
         load_model(other / "encoder.pt")
+
+
+def test_weights_of_a_diverged_training_are_refused(exp_dir, tmp_path):
+    other = Path(shutil.copytree(exp_dir, tmp_path / "other"))
+    weights = tiny_weights(5)
+    weights["joiner.output_linear.bias"][3] = float("nan")
+    save_checkpoint(other / "epoch-4.pt", {"model": weights})
+    with pytest.raises(CheckpointError, match=r"epoch-4\.pt are not finite.*output_linear\.bias"):
+        load_model(other / "epoch-4.pt")

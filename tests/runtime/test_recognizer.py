@@ -165,6 +165,26 @@ def _encode_at_once(features, feature_lens, states):
     return logits, np.ones(len(features), np.int64), list(states)
 
 
+def test_several_chunks_are_taken_at_once_where_they_are_there():
+    model = fake_model()
+    encode, chunks = model.backend.encode, []
+
+    def counting(features, feature_lens, states):
+        chunks.append((features.shape[1] - 7) // 32)
+        return encode(features, feature_lens, states)
+
+    model.backend.encode = counting
+    recognizer = OnlineRecognizer(model, max_chunks=3)
+    streams = [recognizer.create_stream() for _ in range(2)]
+    streams[0].accept_waveform(16000, silence(32 * 0.01 * 7 + 0.1))
+    streams[1].accept_waveform(16000, silence(32 * 0.01 * 2 + 0.1))
+    recognizer.decode_streams(streams)
+    recognizer.decode_stream(streams[0])
+    recognizer.decode_stream(streams[0])
+    assert chunks == [2, 3, 2]
+    assert not any(map(recognizer.is_ready, streams))
+
+
 def test_the_encoder_state_goes_when_the_stream_has_ended():
     recognizer = OnlineRecognizer(fake_model())
     stream = recognizer.create_stream()

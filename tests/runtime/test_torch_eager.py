@@ -6,7 +6,6 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from tests.runtime.tiny import TINY, noise, tiny_tokenizer, tiny_weights
 
 from snowmelt.core.errors import ConfigError
 from snowmelt.models.build import build_transducer
@@ -15,6 +14,8 @@ from snowmelt.runtime.backends import torch_eager
 from snowmelt.runtime.backends.torch_eager import TorchBackend, pick_device
 from snowmelt.runtime.recognizer import OfflineRecognizer, OnlineRecognizer
 from snowmelt.runtime.scheduler import decode_ready
+from tests.runtime.tiny import TINY, noise, tiny_tokenizer, tiny_weights
+
 
 @pytest.fixture(scope="module")
 def weights():
@@ -33,9 +34,9 @@ def _sounds(*seconds: float) -> list[np.ndarray]:
     return [noise(duration, seed=n) for n, duration in enumerate(seconds)]
 
 
-def _online(model: SpeechModel, sounds, piece: int = 5000):
+def _online(model: SpeechModel, sounds, piece: int = 5000, max_chunks: int = 1):
     """Results of streams that are all fed together, piece by piece."""
-    recognizer = OnlineRecognizer(model)
+    recognizer = OnlineRecognizer(model, max_chunks=max_chunks)
     streams = [recognizer.create_stream() for _ in sounds]
     for start in range(0, max(map(len, sounds)) + piece, piece):
         for stream, sound in zip(streams, sounds, strict=True):
@@ -92,6 +93,15 @@ def test_the_split_into_calls_changes_nothing(weights, piece):
     # Side by side the pieces decide who shares a batch, which may change the last bits.
     for split, expected in zip(_online(model, sounds, piece), _online(model, sounds), strict=True):
         _same(split, expected)
+
+
+@pytest.mark.parametrize("max_chunks", [2, 5])
+def test_several_chunks_at_once_give_the_same(weights, max_chunks):
+    model = _model(weights)
+    sounds = _sounds(1.3, 0.05, 3.1)
+    at_once = _online(model, sounds, 100000, max_chunks)
+    for many, one in zip(at_once, _online(model, sounds), strict=True):
+        _same(many, one)
 
 
 def test_states_that_stay_together_are_not_copied(weights, monkeypatch):

@@ -45,7 +45,9 @@ _SHORTENED: Final = re.compile(
     r"(?:data|SSND|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)"
 )
 _MIN_PLACEHOLDER: Final = 0x7F000000
-_NO_LAST_PAGE: Final = "Last page lacks an end-of-stream bit"
+_CUT_OGG: Final = re.compile(r"Last page lacks an end-of-stream bit|Junk after the last page")
+
+_NO_SUCH_FILE: Final = 7  # libsndfile's error number
 
 _CONVERT_HINT: Final = "convert it, for example: ffmpeg -i FILE -ac 1 -ar 16000 out.wav"
 _AGAIN_HINT: Final = (
@@ -85,8 +87,8 @@ def read_audio(source: AudioSource) -> tuple[Float32Array, int]:
 
     Raises:
         AudioError: missing, unreadable, a directory, not audio, empty, truncated or damaged,
-            samples that are not finite or in 16-bit range. A truncated MP3 is not noticed: its
-            header gives no reliable length.
+            samples that are not finite or in 16-bit range. Truncated MP3 and SPHERE files are
+            not noticed: libsndfile knows no reliable length for them.
     """
     blocks = iter_audio(source)
     return np.concatenate(list(blocks)), blocks.sample_rate
@@ -118,7 +120,8 @@ class AudioBlocks(Iterator[Float32Array]):
         try:
             self._name, self._file = _open(source, self._resources)
             self.sample_rate: int = self._file.samplerate
-            known = self._file.frames < _UNKNOWN_LENGTH
+            # An MP3 without a Xing header says nothing, and libsndfile makes a bad guess.
+            known = self._file.frames < _UNKNOWN_LENGTH and self._file.format != "MP3"
             self.num_samples: int | None = self._file.frames if known else None
             self._num_read = 0
             self._check_log(self._file.extra_info)
@@ -164,7 +167,8 @@ class AudioBlocks(Iterator[Float32Array]):
         self._num_read += count
         if count < len(self._block):
             self._check_end(failure)
-        block: Float32Array = self._block[:count].mean(axis=1)
+        with np.errstate(over="ignore", invalid="ignore"):  # reported below
+            block: Float32Array = self._block[:count].mean(axis=1)
         peak = np.abs(block).max(initial=0.0)
         if not np.isfinite(peak):
             raise AudioError(
@@ -179,9 +183,9 @@ class AudioBlocks(Iterator[Float32Array]):
         return block
 
     def _check_log(self, log: str) -> None:
-        if _NO_LAST_PAGE in log:
+        if _CUT_OGG.search(log):
             raise AudioError(
-                f"{self._name} is truncated: its last Ogg page is missing", _AGAIN_HINT
+                f"{self._name} is truncated: its last Ogg page is missing or cut", _AGAIN_HINT
             )
         for promised, present in _SHORTENED.findall(log):
             if int(present) < int(promised) < _MIN_PLACEHOLDER:
@@ -193,11 +197,11 @@ class AudioBlocks(Iterator[Float32Array]):
 
     def _check_end(self, failure: Exception | None) -> None:
         """Decoding has stopped: is this the end that the header promised?"""
-        if self.num_samples is None:
+        if self._file.frames >= _UNKNOWN_LENGTH:
             # soundfile seeks after every read, and a file of unknown length has no end to seek
             # to: this failure is no fault of the file.
             failure = None
-        elif self._num_read < self.num_samples and self._file.format != "MP3":
+        if self.num_samples is not None and self._num_read < self.num_samples:
             raise AudioError(
                 f"{self._name} is truncated or damaged: its header promises {self.num_samples} "
                 f"samples, {self._num_read} can be decoded",
@@ -258,4 +262,7 @@ def _copied(stream: IO[bytes], name: str, resources: ExitStack) -> IO[bytes]:
 
 
 def _reason(error: Exception) -> str:
+    # libsndfile says of a damaged MP3 that it does not exist, which was looked at before.
+    if getattr(error, "code", None) == _NO_SUCH_FILE:
+        return "it cannot be decoded"
     return str(getattr(error, "error_string", error)).rstrip(".")

@@ -55,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
             max_sym_per_frame=args.max_sym_per_frame,
             blank_penalty=args.blank_penalty,
         ),
+        weights=model.weights,
         exp_dir=args.exp_dir,
         corpus=args.corpus,
         data_dir=args.data_dir,

@@ -69,7 +69,7 @@ def _blocks(sounddevice: Any, sample_rate: int) -> "Iterator[FloatArray]":
         )
     except sounddevice.PortAudioError as error:
         raise AudioError(f"the microphone cannot be opened: {error}") from None
-    with microphone, _stop_on_interrupt() as stopped:
+    with _stop_on_interrupt() as stopped, microphone:
         while not stopped.is_set():
             if is_behind.is_set():
                 raise AudioError(
@@ -78,6 +78,9 @@ def _blocks(sounddevice: Any, sample_rate: int) -> "Iterator[FloatArray]":
                 )
             with contextlib.suppress(queue.Empty):
                 yield waiting.get(timeout=_POLL_S)
+    # What was said before Ctrl-C, but not taken yet.
+    while not waiting.empty():
+        yield waiting.get_nowait()
 
 
 @contextlib.contextmanager

@@ -59,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
             blank_penalty=args.blank_penalty,
             is_streaming=True,
         ),
+        weights=model.weights,
         exp_dir=args.exp_dir,
         corpus=args.corpus,
         data_dir=args.data_dir,

@@ -7,9 +7,9 @@ Invariant: nothing is written to standard output; rich is imported only when a b
 
 import logging
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from time import monotonic
 from typing import Final, Protocol
 
 __all__ = ["Progress", "progress_bar"]
@@ -74,12 +74,12 @@ class _LogLines:
         self._total = total
         self._done: float = 0
         self._note = ""
-        self._start = self._last_line = time.monotonic()
+        self._start = self._last_line = monotonic()
 
     def advance(self, amount: float = 1, note: str = "") -> None:
         self._done += amount
         self._note = note
-        now = time.monotonic()
+        now = monotonic()
         if now - self._last_line >= _LOG_INTERVAL_S:
             self._last_line = now
             self._log(now)
@@ -87,15 +87,12 @@ class _LogLines:
     def finish(self) -> None:
         # A job shorter than the interval needs no line at all.
         if self._last_line > self._start:
-            self._log(time.monotonic())
+            self._log(monotonic())
 
     def _log(self, now: float) -> None:
         of_total = "" if self._total is None else f"/{self._total:g}"
+        note = f", {self._note}" if self._note else ""
+        seconds = now - self._start
         _logger.info(
-            "%s: %g%s after %.0f s %s",
-            self._description,
-            self._done,
-            of_total,
-            now - self._start,
-            self._note,
+            "%s: %g%s after %.0f s%s", self._description, self._done, of_total, seconds, note
         )

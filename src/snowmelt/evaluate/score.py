@@ -25,6 +25,7 @@ def score_splits(
     recognise: Callable[[Sequence[Utterance]], list[Hypothesis]],
     settings: DecodingSettings,
     *,
+    weights: str,
     exp_dir: Path,
     corpus: str | None,
     data_dir: Path,
@@ -35,6 +36,7 @@ def score_splits(
     Args:
         recognise: utterances in, one row each out, sorted by id.
         settings: what the files are named after.
+        weights: which files the weights came from, for the log.
         exp_dir: the experiment; result files and the log go below it.
         corpus: name of the corpus; None for the one the model was trained on.
         data_dir: folder of prepared corpora.
@@ -51,6 +53,7 @@ def score_splits(
     test_sets = [(f"{corpus}-{split}", _utterances(corpus, data_dir, split)) for split in splits]
     folder, suffix = result_dir(exp_dir, settings), result_suffix(settings)
     setup_logging(folder / f"log-decode-{suffix}-{time.strftime('%Y-%m-%d-%H-%M-%S')}")
+    _logger.info("Weights: %s", weights)
     _logger.info("%s", settings)
     for name, utterances in test_sets:
         start = time.perf_counter()

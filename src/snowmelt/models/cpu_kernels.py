@@ -260,15 +260,17 @@ def _double_swish_gradient(x: _Array, grad: _Array, grad_x: _Array) -> None:
 
 @_inlined
 def _random_bits(i: Any, key_low: Any, key_high: Any) -> Any:
-    """32 bits from a place and a key: two rounds of multiply and shift, half of the key each."""
+    """32 bits from a place and a key: rounds of multiply and shift, the key's halves between."""
     h = np.uint32(np.uint32(i) * np.uint32(0x9E3779B1))
     h = np.uint32(h ^ key_low)
     h = np.uint32(h ^ (h >> np.uint32(16)))
     h = np.uint32(h * np.uint32(0x7FEB352D))
-    h = np.uint32(h ^ (h >> np.uint32(15)))
     h = np.uint32(h + key_high)
+    h = np.uint32(h ^ (h >> np.uint32(15)))
     h = np.uint32(h * np.uint32(0x846CA68B))
-    return np.uint32(h ^ (h >> np.uint32(16)))
+    h = np.uint32(h ^ (h >> np.uint32(16)))
+    h = np.uint32(h * np.uint32(0xC2B2AE35))
+    return np.uint32(h ^ (h >> np.uint32(15)))
 
 
 @_compiled

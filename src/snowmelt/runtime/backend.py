@@ -24,7 +24,7 @@ class Backend(Protocol):
 
     @property
     def decode_chunk_len(self) -> int:
-        """Feature frames of 10 ms the encoder advances per call; a window has 7 more."""
+        """Feature frames of 10 ms in a chunk; a window of k chunks has 7 frames more."""
 
     def init_state(self) -> Any:
         """Encoder state of a stream that has heard nothing."""
@@ -35,7 +35,8 @@ class Backend(Protocol):
         """Advance N streams by one window each.
 
         Args:
-            features: (N, decode_chunk_len + 7, F) float32.
+            features: (N, k * decode_chunk_len + 7, F) float32, k >= 1; the numbers are those of
+                k calls with one chunk each.
             feature_lens: (N,) int64, valid frames.
             states: N states; they stay valid and unchanged.
 
@@ -66,9 +67,11 @@ class SpeechModel:
         tokenizer: turns token ids into text.
         features: how samples become features.
         min_tail_s: least seconds of zero samples after the last sample (see `audio.tail`).
+        weights: which files the weights came from, for people.
     """
 
     backend: Backend
     tokenizer: Tokenizer
     features: FbankConfig = field(default_factory=FbankConfig)
     min_tail_s: float = 0.4
+    weights: str = ""

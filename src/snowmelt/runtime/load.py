@@ -105,7 +105,9 @@ def load_model(
     model = build_transducer(model_config, tokenizer.vocab_size)
     exported = exp_dir / _EXPORTED_NAME
     if path.is_file() or (weights is None and exported.is_file()):
-        load_icefall(path if path.is_file() else exported, model)
+        file = path if path.is_file() else exported
+        load_icefall(file, model)
+        description = str(file)
     else:
         choice = (weights or WeightsChoice()).resolved(exp_dir)
         assert choice.avg is not None, choice
@@ -117,11 +119,20 @@ def load_model(
             use_averaged_model=choice.use_averaged_model,
         )
         load_icefall(load_average(files), model)
+        description = f"{exp_dir}, {files}"
+    for name, parameter in model.named_parameters():
+        # Such a model would not fail: it would find silence in everything.
+        if not bool(parameter.isfinite().all()):
+            raise CheckpointError(
+                f"the weights of {description} are not finite numbers ({name})",
+                "the training has diverged; choose an earlier checkpoint",
+            )
     return SpeechModel(
         backend=TorchBackend(model, model_config, unk_id=tokenizer.unk_id, device=torch_device),
         tokenizer=tokenizer,
         features=config.features,
         min_tail_s=config.min_tail_s,
+        weights=description,
     )
 
 

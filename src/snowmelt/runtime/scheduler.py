@@ -54,7 +54,7 @@ class Outcome:
 def decode_ready(
     recognizer: OnlineRecognizer, streams: Iterable[OnlineStream], max_batch_size: int
 ) -> list[OnlineStream]:
-    """Advance every ready stream by one chunk, in batches of at most `max_batch_size`.
+    """Advance every ready stream once, in batches of at most `max_batch_size`.
 
     Returns:
         the streams that were advanced, in their order.
@@ -87,7 +87,7 @@ def recognize(
         recognizer: does the work.
         sources: opened in order, each when a stream has become free.
         max_streams: how many are packed into a batch.
-        on_partial: called with the result so far after each chunk of a source.
+        on_partial: called with the result so far after each step of a source.
 
     Yields:
         one outcome a source, in the order in which they end.

@@ -125,18 +125,18 @@ class OnlineStream:
         """No more samples follow; what was said last can now be decoded."""
         self.sound.input_finished()
 
-    def has_window(self, decode_chunk_len: int) -> bool:
-        """True if the encoder can advance by one chunk."""
-        window_end = self.position + decode_chunk_len + WINDOW_OVERLAP
-        return window_end <= self.sound.num_frames_ready
+    def num_chunks_ready(self, decode_chunk_len: int) -> int:
+        """Chunks the encoder can advance by."""
+        frames = self.sound.num_frames_ready - self.position - WINDOW_OVERLAP
+        return max(0, frames // decode_chunk_len)
 
-    def window(self, decode_chunk_len: int) -> FloatArray:
-        """(decode_chunk_len + 7, F) float32, the frames the encoder reads next."""
-        return self.sound.frames(self.position, self.position + decode_chunk_len + WINDOW_OVERLAP)
+    def window(self, num_frames: int) -> FloatArray:
+        """(num_frames + 7, F) float32, what the encoder reads to advance by `num_frames`."""
+        return self.sound.frames(self.position, self.position + num_frames + WINDOW_OVERLAP)
 
-    def advance(self, decode_chunk_len: int) -> None:
-        """The encoder has read a window: neighbouring windows share its last 7 frames."""
-        self.position += decode_chunk_len
+    def advance(self, num_frames: int) -> None:
+        """The encoder has read a window: neighbouring windows share 7 frames."""
+        self.position += num_frames
         self.sound.drop_frames(self.position)
 
 

@@ -266,8 +266,9 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> BpeTokenizer:
             minloglevel=2,
         )
     except RuntimeError as error:
-        # The trainer's message begins with a source line and a C++ condition in brackets.
-        reason = str(error).rsplit("] ", maxsplit=1)[-1]
+        # The trainer's message begins with a source line and a C++ condition in brackets, and may
+        # end with advice about its own options.
+        reason = str(error).rsplit("] ", maxsplit=1)[-1].partition(" Increase ")[0]
         raise DataError(
             f"no BPE vocabulary of {vocab_size} pieces can be trained on these "
             f"{len(texts)} texts: {reason}",

@@ -1,7 +1,7 @@
 """Kinds zipformer.*: the encoder whole, chunk by chunk, in training, and each of its modules.
 
 The cases speak of dense masks and of attention weights (N * H, T, T), as the original does; the
-modules here take `Windows` and give weights (N, H, B, S, L + S). The adapters translate.
+modules here take `Windows` and give weights (B, N, H, S, L + S). The adapters translate.
 """
 
 import random
@@ -23,8 +23,8 @@ from snowmelt.models.zipformer.layer import ZipformerEncoderLayer
 from snowmelt.models.zipformer.resample import AttentionDownsample, SimpleCombiner, SimpleUpsample
 from snowmelt.models.zipformer.subsampling import Conv2dSubsampling
 from snowmelt.models.zipformer.windows import (
-    Windows,
     dense_windows,
+    full_windows,
     make_pad_mask,
     subsequent_chunk_mask,
 )
@@ -232,11 +232,11 @@ def _attention(
 ) -> tuple[Tensor, Tensor]:
     windows = dense_windows(x.size(0), attn_mask, padding_mask)
     out, weights = layer.self_attn(x, pos_emb, windows)
-    return out, weights.squeeze(2).flatten(end_dim=1)  # (N * H, T, T)
+    return out, weights.squeeze(0).flatten(end_dim=1)  # (N * H, T, T)
 
 
 def _attention2(layer: ZipformerEncoderLayer, x: Tensor, attn_weights: Tensor) -> Tensor:
-    weights = attn_weights.unflatten(0, (x.size(1), -1)).unsqueeze(2)  # (N, H, 1, T, T)
+    weights = attn_weights.unflatten(0, (x.size(1), -1)).unsqueeze(0)  # (1, N, H, T, T)
     return layer.self_attn.forward2(x, weights, dense_windows(x.size(0)))
 
 
@@ -262,7 +262,8 @@ def _layer_streaming(
         conv2=cached_conv2.transpose(1, 2),
     )
     # The original masks nothing here, not even cache rows that are not filled yet.
-    windows = Windows(num_frames, 1, num_frames, cached_key.size(0), None, None)
+    lens = torch.full((src.size(1),), num_frames)
+    windows = full_windows(num_frames, lens, left=cached_key.size(0))
     with torch.no_grad():
         out, new = layer.stream(src, pos_emb, windows, cached_len, cache, None)
     return (

@@ -16,7 +16,7 @@ def acts(module: nn.Module, x: Tensor) -> bool:
 
 def apply_function(function: type[torch.autograd.Function], *args: object) -> Tensor:
     """``function.apply(*args)``, which torch leaves without types."""
-    result: Tensor = function.apply(*args)  # type: ignore[no-untyped-call]
+    result: Tensor = function.apply(*args)
     return result
 
 

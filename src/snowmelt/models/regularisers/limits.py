@@ -48,7 +48,7 @@ def penalize_abs_values_gt(x: Tensor, limit: float, penalty: float) -> Tensor:
     if not (torch.is_grad_enabled() and x.requires_grad):
         return x
     if x.device.type == "cpu":
-        # A cheap look: nothing is beyond the limit nearly always. A GPU would have to be waited for.
+        # A cheap look: nearly always nothing is beyond the limit. For a GPU one would have to wait.
         smallest, largest = torch.aminmax(x.detach())
         if float(largest) <= limit and float(smallest) >= -limit:
             return x

@@ -3,8 +3,8 @@
 One set of attention weights is used twice: `forward` computes it and applies it, `forward2` applies
 it again, later in the layer, to new values.
 
-Invariant: (T, N, C) in and out. Weights are (N, H, B, S, L + S), the layout of `Windows`; the
-arithmetic is in pure functions and is the same for dense, banded and streamed input.
+Invariant: (T, N, C) in and out. The arithmetic is in `attention_math`, the same for dense, banded
+and streamed input.
 
 Source: icefall, egs/librispeech/ASR/pruned_transducer_stateless7_streaming/zipformer.py.
 """
@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snowmelt.models.regularisers import Whiten, penalize_abs_values_gt, scaled_linear, softmax
+from snowmelt.models.regularisers import Whiten, scaled_linear
+from snowmelt.models.zipformer.attention_math import apply_weights, attention_weights
 from snowmelt.models.zipformer.windows import Windows
 
 __all__ = ["RelPositionMultiheadAttention", "RelPositionalEncoding"]
@@ -120,19 +121,16 @@ class RelPositionMultiheadAttention(nn.Module):
             windows: which keys each query sees.
 
         Returns:
-            (T, N, C) and the weights (N, H, B, S, L + S) for `forward2`.
+            (T, N, C) and the weights (B, N, H, S, L + S) for `forward2`.
         """
         q, k, v, p = self._project(x)
-        weights = self._weights(
-            _pad_queries(q, windows), _pad_keys(k, windows), _pad_queries(p, windows), pos_emb,
-            windows,
-        )
-        return self.out_proj(apply_weights(weights, _pad_keys(v, windows), windows)), weights
+        weights = self._weights(q, k, p, pos_emb, windows)
+        return self.out_proj(apply_weights(weights, v, windows)), weights
 
     def forward2(self, x: Tensor, weights: Tensor, windows: Windows) -> Tensor:
         """Second pass: the weights of `forward` on new values of x (T, N, C)."""
         v = self.whiten_values2(self.in_proj2(x))
-        out: Tensor = self.out_proj2(apply_weights(weights, _pad_keys(v, windows), windows))
+        out: Tensor = self.out_proj2(apply_weights(weights, v, windows))
         return out
 
     def stream(
@@ -158,19 +156,15 @@ class RelPositionMultiheadAttention(nn.Module):
         q, k, v, p = self._project(x)
         k = torch.cat([cached_key, k])
         v = torch.cat([cached_value, v])
-        weights = self._weights(
-            _pad_queries(q, windows), _pad_end(k, windows), _pad_queries(p, windows), pos_emb,
-            windows,
-        )
-        out = self.out_proj(apply_weights(weights, _pad_end(v, windows), windows))
-        return out, weights, k, v
+        weights = self._weights(q, k, p, pos_emb, windows)
+        return self.out_proj(apply_weights(weights, v, windows)), weights, k, v
 
     def stream2(
         self, x: Tensor, weights: Tensor, windows: Windows, cached_value: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Second pass: (T, N, C) and all second values (L + T, N, A / 2)."""
         v = torch.cat([cached_value, self.in_proj2(x)])
-        return self.out_proj2(apply_weights(weights, _pad_end(v, windows), windows)), v
+        return self.out_proj2(apply_weights(weights, v, windows)), v
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         sizes = [self.attention_dim, self.attention_dim, self.attention_dim // 2]
@@ -181,106 +175,18 @@ class RelPositionMultiheadAttention(nn.Module):
     def _weights(
         self, q: Tensor, k: Tensor, p: Tensor, pos_emb: Tensor, windows: Windows
     ) -> Tensor:
-        pos = self.linear_pos(pos_emb[0]).unflatten(-1, (self.num_heads, self.pos_dim))
-        scores = attention_scores(q, k, p, pos, windows)
-        if self.training and random.random() < _SCORE_PENALTY_PROB:
-            scores = penalize_abs_values_gt(scores, _SCORE_LIMIT, _SCORE_PENALTY)
-        weights = masked_softmax(scores, windows)
+        pos = self.linear_pos(pos_emb[0]).view(-1, self.num_heads, self.pos_dim)
+        is_penalised = self.training and random.random() < _SCORE_PENALTY_PROB
+        weights = attention_weights(
+            q,
+            k,
+            p,
+            pos,
+            windows,
+            score_limit=_SCORE_LIMIT if is_penalised else None,
+            score_penalty=_SCORE_PENALTY,
+        )
         return F.dropout(weights, self.dropout, self.training) if self.dropout > 0.0 else weights
-
-
-def attention_scores(q: Tensor, k: Tensor, p: Tensor, pos: Tensor, windows: Windows) -> Tensor:
-    """Content and positional scores of every query with the keys of its window.
-
-    Args:
-        q: (B * S, N, A).
-        k: (L + B * S, N, A).
-        p: (B * S, N, H * P), positional queries.
-        pos: (2 * S - 1 + L, H, P), positional keys by distance.
-        windows: B, S and L.
-
-    Returns:
-        (N, H, B, S, L + S).
-    """
-    num_heads = pos.size(1)
-    content = torch.matmul(_blocks(q, num_heads, windows), _key_windows(k, num_heads, windows))
-    by_distance = torch.matmul(  # (N, H, B * S, 2S - 1 + L)
-        _heads(p, num_heads), pos.permute(1, 2, 0)
-    ).unflatten(2, (windows.num_blocks, windows.block))
-    return content + shift_to_keys(by_distance, windows.left + windows.block)
-
-
-def shift_to_keys(by_distance: Tensor, num_keys: int) -> Tensor:
-    """(..., S, S - 1 + W) by distance to (..., S, W) by key: out[i, j] = in[i, S - 1 - i + j].
-
-    A view: row i of the result begins one element further left in each row.
-    """
-    num_queries, num_distances = by_distance.shape[-2:]
-    if num_queries == 1:
-        return by_distance
-    flat = by_distance.flatten(start_dim=-2)
-    flat = flat[..., num_queries - 1 : num_queries * num_distances - 1]
-    return flat.unflatten(-1, (num_queries, num_distances - 1))[..., :num_keys]
-
-
-def masked_softmax(scores: Tensor, windows: Windows) -> Tensor:
-    """Softmax over the keys that may be seen; forbidden ones get weight 0."""
-    if windows.forbidden is not None:
-        # Not -inf: a padding query that sees nothing must not become NaN.
-        scores = scores.masked_fill(windows.forbidden, torch.finfo(scores.dtype).min)
-    weights = softmax(scores, dim=-1)
-    if windows.dead_queries is not None:
-        weights = weights.masked_fill(windows.dead_queries, 0.0)
-    return weights
-
-
-def apply_weights(weights: Tensor, v: Tensor, windows: Windows) -> Tensor:
-    """Weighted sums of values.
-
-    Args:
-        weights: (N, H, B, S, L + S).
-        v: (L + B * S, N, H * D).
-        windows: T, B, S and L.
-
-    Returns:
-        (T, N, H * D).
-    """
-    num_heads = weights.size(1)
-    out = torch.matmul(weights, _key_windows(v, num_heads, windows).transpose(-1, -2))
-    out = out.permute(2, 3, 0, 1, 4).flatten(start_dim=3).flatten(end_dim=1)  # (B * S, N, H * D)
-    return out[: windows.num_frames]
-
-
-def _heads(x: Tensor, num_heads: int) -> Tensor:
-    return x.unflatten(-1, (num_heads, -1)).permute(1, 2, 0, 3)  # (N, H, frames, D)
-
-
-def _blocks(x: Tensor, num_heads: int, windows: Windows) -> Tensor:
-    return _heads(x, num_heads).unflatten(2, (windows.num_blocks, windows.block))
-
-
-def _key_windows(x: Tensor, num_heads: int, windows: Windows) -> Tensor:
-    """(L + B * S, N, H * D) to (N, H, B, D, L + S), neighbouring windows overlapping."""
-    x = _heads(x, num_heads)
-    if windows.num_blocks == 1:
-        return x.transpose(-1, -2).unsqueeze(2)
-    return x.unfold(2, windows.left + windows.block, windows.block)
-
-
-def _pad_queries(x: Tensor, windows: Windows) -> Tensor:
-    return _pad_end(x, windows)
-
-
-def _pad_keys(x: Tensor, windows: Windows) -> Tensor:
-    missing = windows.num_blocks * windows.block - windows.num_frames
-    if windows.left == 0 and missing == 0:
-        return x
-    return F.pad(x, (0, 0, 0, 0, windows.left, missing))
-
-
-def _pad_end(x: Tensor, windows: Windows) -> Tensor:
-    missing = windows.num_blocks * windows.block - windows.num_frames
-    return x if missing == 0 else F.pad(x, (0, 0, 0, 0, 0, missing))
 
 
 def _sinusoids(num_frames: int, d_model: int) -> Tensor:

@@ -29,6 +29,7 @@ from snowmelt.models.zipformer.windows import (
     chunk_windows,
     full_windows,
     make_pad_mask,
+    with_mask,
 )
 
 __all__ = ["Zipformer"]
@@ -275,7 +276,6 @@ class Zipformer(nn.Module):
         return out, out_lens, state_to_flat(state)
 
     def _whole_windows(self, num_frames: int, lens: Tensor) -> dict[int, Windows]:
-        compat = self.icefall_compat
         chunk_size = self.decode_chunk_size
         if self.training:
             chunk_size = random_chunk_size(
@@ -287,30 +287,26 @@ class Zipformer(nn.Module):
         for ds in set(self._factors()):
             frames, ds_lens = -(-num_frames // ds), lens_at(lens, ds)
             if chunk_size >= num_frames:
-                windows[ds] = full_windows(frames, ds_lens, zero_dead=compat)
+                windows[ds] = full_windows(frames, ds_lens)
             else:
-                windows[ds] = chunk_windows(
-                    frames,
-                    chunk_size // ds,
-                    self.num_left_chunks,
-                    x_lens=ds_lens,
-                    zero_dead=compat,
-                )
+                left = self.num_left_chunks
+                windows[ds] = chunk_windows(frames, chunk_size // ds, left, ds_lens)
+            if not self.training:
+                windows[ds] = with_mask(windows[ds])
         return windows
 
-    def _stream_windows(
-        self, num_frames: int, ds: int, lens: Tensor, state: StackState
-    ) -> Windows:
-        left = state.key.size(2)
-        if self.icefall_compat:
-            return Windows(num_frames, 1, num_frames, left, None, None)
-        return chunk_windows(
+    def _stream_windows(self, num_frames: int, ds: int, lens: Tensor, state: StackState) -> Windows:
+        if self.icefall_compat:  # keys that are not filled yet are seen too
+            left = state.key.size(2)
+            return with_mask(full_windows(num_frames, torch.full_like(lens, num_frames), left))
+        windows = chunk_windows(
             num_frames,
             self.decode_chunk_size // ds,
             self.num_left_chunks,
-            x_lens=lens_at(lens, ds),
-            frames_seen=state.frames_seen,
+            lens_at(lens, ds),
+            state.frames_seen,
         )
+        return with_mask(windows)
 
     def _with_skip(self, index: int, x: Tensor, outputs: list[Tensor]) -> Tensor:
         source = self.skip_layers[index]

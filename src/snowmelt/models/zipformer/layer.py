@@ -14,6 +14,7 @@ from snowmelt.models.regularisers import (
     ActivationBalancer,
     BasicNorm,
     DoubleSwish,
+    Dropout,
     Whiten,
     scaled_linear,
 )
@@ -41,7 +42,7 @@ class FeedforwardModule(nn.Module):
             feedforward_dim, channel_dim=-1, max_abs=10.0, min_prob=0.25
         )
         self.activation = DoubleSwish()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.out_proj = scaled_linear(feedforward_dim, d_model, initial_scale=0.01)
 
     def forward(self, x: Tensor) -> Tensor:

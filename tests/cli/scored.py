@@ -1,0 +1,33 @@
+"""An experiment trained on the noise corpus, for the commands that score."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from snowmelt.cli.main import main
+from snowmelt.data import corpora
+from tests.evaluate.corpus import NoiseCorpus
+from tests.runtime.tiny import make_experiment
+
+
+def scored_experiment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Two epochs; the log file in the folder is let go of afterwards."""
+    monkeypatch.setitem(corpora._CORPORA, "noise", lambda folder, seed: NoiseCorpus(folder))
+    yield make_experiment(folder / "exp", num_epochs=2, corpus="noise")
+    root = logging.getLogger()
+    for handler in [h for h in root.handlers if hasattr(h, "_snowmelt_handler")]:
+        root.removeHandler(handler)
+        handler.close()
+
+
+def score(command: str, exp_dir: Path, *words: str) -> int:
+    data_dir = str(exp_dir.parent / "data")
+    options = ["--exp-dir", str(exp_dir), "--data-dir", data_dir, "--device", "cpu"]
+    return main([command, *options, *words])
+
+
+def recogs(exp_dir: Path, folder: str, test_set: str) -> str:
+    (path,) = (exp_dir / folder).glob(f"recogs-{test_set}-*.txt")
+    return path.read_text()

@@ -1,0 +1,77 @@
+"""`snowmelt decode`: a line a test set, the original's files, one line for mistakes."""
+
+import pytest
+
+from tests.cli.scored import recogs, score, scored_experiment
+
+
+@pytest.fixture
+def exp_dir(tmp_path, monkeypatch):
+    yield from scored_experiment(tmp_path, monkeypatch)
+
+
+def test_lines_and_files(exp_dir, capsys):
+    assert score("decode", exp_dir) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("]")[0] for line in lines] == [
+        "[noise-test-greedy_search",
+        "[noise-dev-greedy_search",
+    ]
+    assert all("%WER" in line for line in lines)
+    suffix = (
+        "epoch-2-avg-2-streaming-chunk-size-32-context-2-max-sym-per-frame-1-use-averaged-model"
+    )
+    names = {path.name for path in (exp_dir / "greedy_search").iterdir()}
+    for kind in ("recogs", "errs", "wer-summary"):
+        for split in ("test", "dev"):
+            assert f"{kind}-noise-{split}-{suffix}.txt" in names
+    assert any(name.startswith(f"log-decode-{suffix}-") for name in names)
+    ids = [line.split(":")[0] for line in recogs(exp_dir, "greedy_search", "noise-dev").split()]
+    assert {"dev-0", "dev-1", "dev-2"} <= set(ids)
+
+
+def test_options_reach_search_and_model(exp_dir, capsys):
+    options = ["--splits", "test", "--epoch", "1", "--avg", "1", "--use-averaged-model", "0"]
+    options += ["--decode-chunk-len", "64", "--max-sym-per-frame", "3", "--blank-penalty", "1.5"]
+    assert score("decode", exp_dir, *options) == 0
+    (path,) = (exp_dir / "greedy_search").glob("recogs-*")
+    assert path.name == (
+        "recogs-noise-test-epoch-1-avg-1-streaming-chunk-size-64-context-2-max-sym-per-frame-3"
+        "-blank-penalty-1.5.txt"
+    )
+    many = recogs(exp_dir, "greedy_search", "noise-test")
+    path.unlink()
+    assert score("decode", exp_dir, "--splits", "test") == 0
+    assert len(many) > 1.5 * len(recogs(exp_dir, "greedy_search", "noise-test"))
+
+
+@pytest.mark.parametrize("max_duration", ["0.1", "1000"])
+def test_batches_change_no_word(exp_dir, max_duration, capsys):
+    assert score("decode", exp_dir, "--splits", "test") == 0
+    expected = recogs(exp_dir, "greedy_search", "noise-test")
+    assert score("decode", exp_dir, "--splits", "test", "--max-duration", max_duration) == 0
+    assert recogs(exp_dir, "greedy_search", "noise-test") == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--corpus", "klingon"], "no corpus 'klingon'"),
+        (["--splits", "train"], "holds no utterance"),
+        (["--epoch", "5", "--avg", "1"], "has no epoch-4.pt, epoch-5.pt"),
+        (["--iter", "100"], "has no checkpoint-100.pt"),
+        (["--avg", "3"], "epoch 2 has no 3 epochs"),
+        (["--decoding-method", "magic"], "invalid choice"),
+    ],
+)
+def test_mistakes_are_one_line(exp_dir, options, reason, capsys):
+    assert score("decode", exp_dir, *options) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and reason in err and len(err.splitlines()) == 1
+    assert not (exp_dir / "greedy_search").exists()
+
+
+def test_an_experiment_that_is_not_there(tmp_path, capsys):
+    assert score("decode", tmp_path / "nowhere") == 2
+    err = capsys.readouterr().err
+    assert "nowhere" in err and len(err.splitlines()) == 1

@@ -1,0 +1,39 @@
+"""`snowmelt streaming-decode`: the words of `snowmelt decode`, chunk by chunk."""
+
+import pytest
+
+from tests.cli.scored import recogs, score, scored_experiment
+
+
+@pytest.fixture
+def exp_dir(tmp_path, monkeypatch):
+    yield from scored_experiment(tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("options", [[], ["--decode-chunk-len", "16", "--max-sym-per-frame", "2"]])
+def test_the_words_are_those_of_decode(exp_dir, options, capsys):
+    assert score("decode", exp_dir, *options) == 0
+    assert score("streaming-decode", exp_dir, "--num-decode-streams", "2", *options) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == lines[2:]
+    for test_set in ("noise-test", "noise-dev"):
+        whole = recogs(exp_dir, "greedy_search", test_set)
+        assert recogs(exp_dir, "streaming/greedy_search", test_set) == whole
+
+
+def test_files_have_the_originals_names(exp_dir, capsys):
+    assert score("streaming-decode", exp_dir, "--splits", "dev") == 0
+    folder = exp_dir / "streaming" / "greedy_search"
+    suffix = "epoch-2-avg-2-streaming-chunk-size-32-use-averaged-model"
+    names = {path.name for path in folder.iterdir()}
+    assert {f"{kind}-noise-dev-{suffix}.txt" for kind in ("recogs", "errs", "wer-summary")} < names
+    (log,) = folder.glob("log-decode-*")
+    assert "RTF" in log.read_text()
+
+
+def test_mistakes_are_one_line(exp_dir, capsys):
+    assert score("streaming-decode", exp_dir, "--num-decode-streams", "0") == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert score("streaming-decode", exp_dir, "--decode-chunk-len", "24") == 2
+    err = capsys.readouterr().err
+    assert "must be a multiple of 16" in err and len(err.splitlines()) == 1

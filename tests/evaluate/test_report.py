@@ -1,0 +1,64 @@
+"""Result files have the original's names and places."""
+
+import pytest
+
+from snowmelt.evaluate.report import DecodingSettings, result_dir, result_suffix, write_report
+from snowmelt.runtime.load import WeightsChoice
+
+_EPOCHS = WeightsChoice(epoch=30, avg=9)
+
+
+@pytest.mark.parametrize(
+    ("settings", "suffix"),
+    [
+        (
+            DecodingSettings(_EPOCHS, 32, 2),
+            "epoch-30-avg-9-streaming-chunk-size-32-context-2-max-sym-per-frame-1"
+            "-use-averaged-model",
+        ),
+        (
+            DecodingSettings(
+                WeightsChoice(iteration=400, avg=2, use_averaged_model=False),
+                64,
+                2,
+                max_sym_per_frame=3,
+                blank_penalty=0.5,
+            ),
+            "iter-400-avg-2-streaming-chunk-size-64-context-2-max-sym-per-frame-3"
+            "-blank-penalty-0.5",
+        ),
+        (
+            DecodingSettings(_EPOCHS, 32, 2, is_streaming=True),
+            "epoch-30-avg-9-streaming-chunk-size-32-use-averaged-model",
+        ),
+        (
+            DecodingSettings(_EPOCHS, 32, 2, max_sym_per_frame=2, is_streaming=True),
+            "epoch-30-avg-9-streaming-chunk-size-32-max-sym-per-frame-2-use-averaged-model",
+        ),
+    ],
+)
+def test_suffix(settings, suffix):
+    assert result_suffix(settings) == suffix
+
+
+def test_files_and_line(tmp_path):
+    rows = [("u1", ["A", "B"], ["A", "C"]), ("u2", ["D"], ["D"])]
+    settings = DecodingSettings(_EPOCHS, 32, 2)
+    line = write_report(rows, "test", settings, tmp_path)
+    assert line == "[test-greedy_search] %WER 33.33% [1 / 3, 0 ins, 0 del, 1 sub ]"
+    folder, suffix = tmp_path / "greedy_search", result_suffix(settings)
+    assert result_dir(tmp_path, settings) == folder
+    assert sorted(path.name for path in folder.iterdir()) == [
+        f"errs-test-{suffix}.txt",
+        f"recogs-test-{suffix}.txt",
+        f"wer-summary-test-{suffix}.txt",
+    ]
+    summary = (folder / f"wer-summary-test-{suffix}.txt").read_text()
+    assert summary == "settings\tWER\ngreedy_search\t33.33\n"
+    recogs = (folder / f"recogs-test-{suffix}.txt").read_text().splitlines()
+    assert recogs[:2] == ["u1:\tref=['A', 'B']", "u1:\thyp=['A', 'C']"]
+
+
+def test_streaming_results_have_their_own_folder(tmp_path):
+    settings = DecodingSettings(_EPOCHS, 32, 2, is_streaming=True)
+    assert result_dir(tmp_path, settings) == tmp_path / "streaming" / "greedy_search"

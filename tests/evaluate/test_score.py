@@ -1,0 +1,60 @@
+"""From a corpus to result files."""
+
+import logging
+
+import pytest
+
+from snowmelt.core.errors import DataError
+from snowmelt.data import corpora
+from snowmelt.evaluate.report import DecodingSettings
+from snowmelt.evaluate.score import score_splits
+from snowmelt.runtime.load import WeightsChoice
+from tests.evaluate.corpus import NoiseCorpus
+from tests.runtime.tiny import make_experiment
+
+
+@pytest.fixture
+def exp_dir(tmp_path, monkeypatch):
+    monkeypatch.setitem(corpora._CORPORA, "noise", lambda folder, seed: NoiseCorpus(folder))
+    yield make_experiment(tmp_path / "exp", num_epochs=0, corpus="noise")
+    # setup_logging's file lies in tmp_path: let go of it.
+    for handler in logging.getLogger().handlers[:]:
+        if hasattr(handler, "_snowmelt_handler"):
+            logging.getLogger().removeHandler(handler)
+            handler.close()
+
+
+def _score(exp_dir, tmp_path, splits, corpus=None, is_streaming=False):
+    settings = DecodingSettings(WeightsChoice(epoch=3, avg=2), 32, 2, is_streaming=is_streaming)
+    return list(
+        score_splits(
+            lambda utterances: [(u.utterance_id, u.words, ["A"]) for u in utterances],
+            settings,
+            weights="mean of epoch-2.pt, epoch-3.pt",
+            exp_dir=exp_dir,
+            corpus=corpus,
+            data_dir=tmp_path / "data",
+            splits=splits,
+        )
+    )
+
+
+def test_each_split_has_its_files_and_line(exp_dir, tmp_path):
+    lines = _score(exp_dir, tmp_path, ["test", "dev"])
+    assert lines == [
+        "[noise-test-greedy_search] %WER 50.00% [3 / 6, 0 ins, 3 del, 0 sub ]",
+        "[noise-dev-greedy_search] %WER 50.00% [3 / 6, 0 ins, 3 del, 0 sub ]",
+    ]
+    names = [path.name for path in (exp_dir / "greedy_search").iterdir()]
+    assert sum(name.startswith("recogs-noise-test-epoch-3-avg-2-") for name in names) == 1
+    (log,) = (exp_dir / "greedy_search").glob("log-decode-epoch-3-avg-2-*")
+    assert "Weights: mean of epoch-2.pt, epoch-3.pt" in log.read_text()
+    assert "noise-dev: 3 utterances, 2.7 s of sound" in log.read_text()
+
+
+def test_an_empty_split_or_unknown_corpus_stops_before_any_work(exp_dir, tmp_path):
+    with pytest.raises(DataError, match="train split of noise holds no utterance"):
+        _score(exp_dir, tmp_path, ["test", "train"])
+    with pytest.raises(DataError, match="no corpus 'nowhere'"):
+        _score(exp_dir, tmp_path, ["test"], corpus="nowhere")
+    assert not (exp_dir / "greedy_search").exists()
