@@ -46,6 +46,8 @@ _HELP: Final = {
     "warm_step": "batches until the losses have their final weights (times schedule-scale)",
     "clipping_scale": "gradients are clipped at this multiple of their median norm",
     "ctc_loss_scale": "weight of an auxiliary CTC loss; 0 has none",
+    "frame_loss_scale": "weight of an auxiliary loss on the word spoken at each frame; 0 has none",
+    "normalise_features": "start from weights that see normalised features",
     "schedule_scale": "factor on every schedule that counts batches, below 1 for short runs",
     "seed": "seed of all random numbers",
     "average_period": "batches between updates of the averaged model (times schedule-scale)",

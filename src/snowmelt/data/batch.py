@@ -17,13 +17,20 @@ from lhotse.cut import Cut
 from snowmelt.audio.fbank import FbankConfig, fbank
 from snowmelt.core.errors import DataError
 from snowmelt.data.augment import SpecAugmentConfig, spec_augment, utterance_rng
-from snowmelt.data.cuts import AudioCache, cut_text, load_samples
+from snowmelt.data.cuts import AudioCache, cut_text, cut_words, load_samples
 from snowmelt.text.tokenizer import Tokenizer
 
-__all__ = ["PADDING_VALUE", "AsrDataset", "Batch"]
+__all__ = ["NO_TARGET", "PADDING_VALUE", "AsrDataset", "Batch"]
 
 # Lower than any computed feature; the value of the original everywhere.
 PADDING_VALUE: Final = math.log(1e-10)
+
+# Marks encoder frames whose token is not known; the value that cross-entropies skip.
+NO_TARGET: Final = -100
+
+# Encoder frame u sees feature frames 4u ... 4u + 10; their middle is this far from the start.
+_ENCODER_SHIFT_S: Final = 0.04
+_ENCODER_CENTRE_S: Final = 0.055
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 
@@ -37,6 +44,9 @@ class Batch:
     token_ids: torch.Tensor  # (N, S) int64, padded with 0
     token_lens: torch.Tensor  # (N,) int64
     cut_ids: tuple[str, ...]
+    # (N, T') int64: the token spoken at each encoder frame, 0 in silence, NO_TARGET where unknown;
+    # without columns unless the data set was asked for them.
+    frame_tokens: torch.Tensor
 
 
 class AsrDataset:
@@ -49,6 +59,8 @@ class AsrDataset:
         spec_augment: strength of SpecAugment; None for dev and test.
         max_tail_s: between 0 and this many seconds of digital silence are appended, drawn
             uniformly, so that a model knows the zeros which follow every utterance at recognition.
+        has_frame_tokens: whether batches say which token is spoken at each encoder frame; needs
+            word times in the cuts and features that are not warped in time.
         seed: seed of the run.
         cache: decoded recordings; give the same one to data sets that share files.
     """
@@ -61,6 +73,7 @@ class AsrDataset:
         fbank_config: FbankConfig | None = None,
         spec_augment: SpecAugmentConfig | None = None,
         max_tail_s: float = 0.0,
+        has_frame_tokens: bool = False,
         seed: int = 42,
         cache: AudioCache | None = None,
     ) -> None:
@@ -69,6 +82,7 @@ class AsrDataset:
         self._fbank_config = FbankConfig() if fbank_config is None else fbank_config
         self._spec_augment = spec_augment
         self._max_tail_samples = round(max_tail_s * self._fbank_config.sample_rate)
+        self._has_frame_tokens = has_frame_tokens
         self._seed = seed
         self._cache = AudioCache() if cache is None else cache
 
@@ -93,13 +107,31 @@ class AsrDataset:
         cuts = [self._cuts[index] for index in indices]
         features = [self._features(cut, epoch) for cut in cuts]
         token_ids = [np.asarray(self._tokenizer.encode(cut_text(cut)), np.int64) for cut in cuts]
+        frame_tokens = [
+            self._frame_tokens(cut, len(row)) for cut, row in zip(cuts, features, strict=True)
+        ]
         return Batch(
             features=torch.from_numpy(_padded(features, PADDING_VALUE)),
             feature_lens=torch.tensor([len(row) for row in features]),
             token_ids=torch.from_numpy(_padded(token_ids, 0)),
             token_lens=torch.tensor([len(row) for row in token_ids]),
             cut_ids=tuple(cut.id for cut in cuts),
+            frame_tokens=torch.from_numpy(_padded(frame_tokens, NO_TARGET)),
         )
+
+    def _frame_tokens(self, cut: Cut, num_frames: int) -> npt.NDArray[np.int64]:
+        """Token of each encoder frame of one utterance, (T',); empty when not asked for."""
+        num_encoder_frames = ((num_frames - 7) // 2 + 1) // 2 if self._has_frame_tokens else 0
+        frame_tokens = np.zeros(max(0, num_encoder_frames), np.int64)
+        for word in cut_words(cut) if self._has_frame_tokens else ():
+            first, last = (
+                max(0, math.ceil((time - _ENCODER_CENTRE_S) / _ENCODER_SHIFT_S))
+                for time in (word.start, word.end)
+            )
+            token_ids = self._tokenizer.encode(word.symbol)
+            # Where a word's pieces meet is not known.
+            frame_tokens[first:last] = token_ids[0] if len(token_ids) == 1 else NO_TARGET
+        return frame_tokens
 
     def _features(self, cut: Cut, epoch: int) -> npt.NDArray[np.float32]:
         if cut.sampling_rate != self._fbank_config.sample_rate:

@@ -11,7 +11,7 @@ from snowmelt.models.transducer import Transducer
 from snowmelt.models.zipformer.encoder import Zipformer
 from snowmelt.presets.models import ZipformerConfig
 
-__all__ = ["build_transducer"]
+__all__ = ["build_transducer", "fold_feature_normalisation"]
 
 _BLANK_ID: Final = 0
 
@@ -51,3 +51,9 @@ def build_transducer(config: ZipformerConfig, vocab_size: int) -> Transducer:
         joiner_dim=config.joiner_dim,
         vocab_size=vocab_size,
     )
+
+
+def fold_feature_normalisation(model: Transducer, mean: float, std: float) -> None:
+    """Let fresh weights see normalised features; see `Conv2dSubsampling.fold_normalisation`."""
+    assert isinstance(model.encoder, Zipformer), type(model.encoder)
+    model.encoder.encoder_embed.fold_normalisation(mean, std)

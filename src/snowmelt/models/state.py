@@ -1,7 +1,7 @@
 """How are the states of many streams put into one batch and taken apart again?
 
-A state is a NamedTuple of tensors, tuples of tensors or further NamedTuples; the first axis of every
-tensor is the stream.
+A state is a NamedTuple of tensors, of tuples of them or of further NamedTuples; the first axis of
+every tensor is the stream.
 
 Invariant: `unstack_states(stack_states(states))` gives `states` back; nothing here knows a model.
 """

@@ -35,7 +35,10 @@ class TrainConfig:
     simple_loss_scale: float = 0.5
     warm_step: int = 2000
     clipping_scale: float = 2.0
-    ctc_loss_scale: float = 0.0  # an auxiliary head beside the model, never in its state dict
+    # Auxiliary heads live beside the model, never in its state dict.
+    ctc_loss_scale: float = 0.0
+    frame_loss_scale: float = 0.0  # which word is spoken now; needs a corpus with word times
+    normalise_features: bool = False  # fold mean and deviation of the features into fresh weights
     schedule_scale: float = 1.0
     seed: int = 42
     average_period: int = 200
@@ -99,25 +102,33 @@ RECIPES: Final[dict[str, Recipe]] = {
     "digits": Recipe(
         model=model_preset("zipformer-tiny"),
         train=TrainConfig(
-            num_epochs=30,
-            schedule_scale=0.1,
+            num_epochs=16,
+            schedule_scale=0.06,
             lr_epochs=10.0,
-            ctc_loss_scale=0.3,
+            frame_loss_scale=0.3,
+            normalise_features=True,
         ),
-        data=DataConfig(corpus="digits", tokenizer="words", max_duration=60.0, max_tail_s=0.5),
+        data=DataConfig(
+            corpus="digits",
+            tokenizer="words",
+            max_duration=20.0,
+            enable_spec_aug=False,
+            max_tail_s=0.5,
+        ),
     ),
     "an4": Recipe(
         model=model_preset("zipformer-tiny"),
         train=TrainConfig(
-            num_epochs=60,
-            schedule_scale=0.3,
-            lr_epochs=20.0,
+            num_epochs=35,
+            schedule_scale=0.2,
+            lr_epochs=10.0,
             ctc_loss_scale=0.3,
+            normalise_features=True,
         ),
         data=DataConfig(
             corpus="an4",
-            tokenizer="chars",
-            max_duration=100.0,
+            tokenizer="words",
+            max_duration=20.0,
             speed_perturb=True,
             max_tail_s=0.5,
         ),

@@ -5,6 +5,9 @@ Invariant: the batches of an epoch are a function of (seed, epoch) and of the nu
 
 import logging
 from pathlib import Path
+from typing import Final
+
+import torch
 
 from snowmelt.checkpoint.experiment import ExperimentConfig
 from snowmelt.core.errors import DataError
@@ -20,6 +23,9 @@ from snowmelt.train.distributed import Ranks
 __all__ = ["TrainingCorpus"]
 
 _logger = logging.getLogger(__name__)
+
+# Enough that mean and deviation do not depend on who happens to be among them.
+_NUM_STATISTICS_UTTERANCES: Final = 200
 
 
 class TrainingCorpus:
@@ -74,6 +80,7 @@ class TrainingCorpus:
             fbank_config=self._config.features,
             spec_augment=augment if data.enable_spec_aug else None,
             max_tail_s=data.max_tail_s,
+            has_frame_tokens=self._config.train.frame_loss_scale > 0.0,
             seed=seed,
             cache=self._cache,
         )
@@ -93,6 +100,7 @@ class TrainingCorpus:
             self._corpus.cuts("dev"),
             self._tokenizer,
             fbank_config=self._config.features,
+            has_frame_tokens=self._config.train.frame_loss_scale > 0.0,
             cache=self._cache,
         )
         sampler = DurationBatchSampler(
@@ -103,3 +111,17 @@ class TrainingCorpus:
             rank=self._ranks.rank,
         )
         return dataset, sampler.batches(0)
+
+    def feature_statistics(self) -> tuple[float, float]:
+        """Mean and standard deviation of the features of some hundred training utterances."""
+        # Without augmentation: masks and speed would only blur what is measured.
+        dataset = AsrDataset(
+            self._corpus.cuts("train"),
+            self._tokenizer,
+            fbank_config=self._config.features,
+            cache=self._cache,
+        )
+        step = max(1, len(dataset) // _NUM_STATISTICS_UTTERANCES)
+        rows = [dataset.get([n], epoch=0).features[0] for n in range(0, len(dataset), step)]
+        features = torch.cat(rows).double()
+        return float(features.mean()), float(features.std())

@@ -89,6 +89,7 @@ def prepare_run(
     for group, values in overrides.items():
         merged[group].update({k: v for k, v in values.items() if v is not None})
     config = override(from_dict(ExperimentConfig, merged), assignments)
+    _check(config)
     resume_from = _checkpoint_to_resume(exp_dir, resume, start_epoch, start_batch)
     device = _choose_device(device)
     tokenizer = _make_tokenizer(config.data, data_dir)
@@ -116,6 +117,16 @@ def start_run(plan: RunPlan) -> None:
         train(plan.config, plan.tokenizer, plan.options)
     else:
         launch(plan.world_size, train, plan.config, plan.tokenizer, plan.options)
+
+
+def _check(config: ExperimentConfig) -> None:
+    """Settings that are right each for itself and wrong together."""
+    warps_time = config.data.enable_spec_aug and config.data.spec_aug_time_warp_factor >= 1
+    if config.train.frame_loss_scale > 0.0 and warps_time:
+        raise ConfigError(
+            "frame_loss_scale needs word times, which spec_aug_time_warp_factor would move",
+            hint="add --spec-aug-time-warp-factor 0 or --frame-loss-scale 0",
+        )
 
 
 def _checkpoint_to_resume(

@@ -16,6 +16,7 @@ class LossTotals:
     simple_loss: float = 0.0
     pruned_loss: float = 0.0
     ctc_loss: float = 0.0
+    frame_loss: float = 0.0
     frames: float = 0.0
     utterances: float = 0.0
 
@@ -33,12 +34,13 @@ class LossTotals:
             self.simple_loss,
             self.pruned_loss,
             self.ctc_loss,
+            self.frame_loss,
             self.frames,
             self.utterances,
         )
 
     def per_frame(self) -> dict[str, float]:
-        """Losses per encoder frame, by name; the CTC loss only where there is one."""
+        """Losses per encoder frame, by name; auxiliary ones only where there are any."""
         frames = max(self.frames, 1.0)
         named = {
             "loss": self.loss / frames,
@@ -47,6 +49,8 @@ class LossTotals:
         }
         if self.ctc_loss:
             named["ctc_loss"] = self.ctc_loss / frames
+        if self.frame_loss:
+            named["frame_loss"] = self.frame_loss / frames
         return named
 
 

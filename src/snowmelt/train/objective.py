@@ -1,9 +1,9 @@
-"""What is minimised? The transducer's two losses, an optional CTC loss, and how they are weighed.
+"""What is minimised? The transducer's two losses, optional auxiliary ones, and their weights.
 
 `transducer_loss` is the mathematics as a function; `TransducerObjective` wraps the model and the
-auxiliary head into one module, which is what data-parallel training wraps.
+auxiliary heads into one module, which is what data-parallel training wraps.
 
-Invariant: the auxiliary head lives beside the model: the model's state dict never knows it.
+Invariant: auxiliary heads live beside the model: the model's state dict never knows them.
 
 Source: icefall, egs/librispeech/ASR/pruned_transducer_stateless7_streaming/{model,train}.py.
 """
@@ -45,6 +45,7 @@ class LossScales(NamedTuple):
     simple: float
     pruned: float
     ctc: float
+    frame: float
 
 
 class StepLosses(NamedTuple):
@@ -58,6 +59,7 @@ class StepLosses(NamedTuple):
     simple_loss: Tensor
     pruned_loss: Tensor
     ctc_loss: Tensor
+    frame_loss: Tensor
     is_finite: Tensor
 
 
@@ -139,11 +141,12 @@ def loss_scales(config: TrainConfig, batch_idx_train: int) -> LossScales:
         simple=1.0 - ramp * (1.0 - config.simple_loss_scale),
         pruned=_FIRST_PRUNED_SCALE + (1.0 - _FIRST_PRUNED_SCALE) * ramp,
         ctc=config.ctc_loss_scale,
+        frame=config.frame_loss_scale,
     )
 
 
 class TransducerObjective(nn.Module):
-    """Model, auxiliary CTC head and weighed sum of losses as one module.
+    """Model, auxiliary heads and weighed sum of losses as one module.
 
     Args:
         model: the transducer that is trained.
@@ -158,12 +161,27 @@ class TransducerObjective(nn.Module):
         super().__init__()
         self.model = model
         self.config = config
-        self.ctc_head = nn.Linear(encoder_dim, vocab_size) if config.ctc_loss_scale > 0.0 else None
+        scales = {"ctc": config.ctc_loss_scale, "frame": config.frame_loss_scale}
+        self.heads = nn.ModuleDict(
+            {name: nn.Linear(encoder_dim, vocab_size) for name, s in scales.items() if s > 0.0}
+        )
 
     def forward(
-        self, x: Tensor, x_lens: Tensor, y: Tensor, y_lens: Tensor, batch_idx_train: int
+        self,
+        x: Tensor,
+        x_lens: Tensor,
+        y: Tensor,
+        y_lens: Tensor,
+        frame_tokens: Tensor,
+        batch_idx_train: int,
     ) -> StepLosses:
-        """Losses of a batch; shapes as in `transducer_loss`.
+        """Losses of a batch.
+
+        Args:
+            x, x_lens, y, y_lens: as in `transducer_loss`.
+            frame_tokens: (N, T') int64, the token spoken at each encoder frame, -100 where it is
+                not known; used by the frame loss only.
+            batch_idx_train: number of the batch, from 1: the place on the ramp of the weights.
 
         An utterance whose loss is not finite is left out of every sum.
         """
@@ -180,6 +198,7 @@ class TransducerObjective(nn.Module):
             lm_scale=config.lm_scale,
         )
         ctc_loss = self._ctc_loss(losses, y, y_lens)
+        frame_loss = self._frame_loss(losses, frame_tokens)
         is_finite = (
             losses.simple_loss.isfinite() & losses.pruned_loss.isfinite() & ctc_loss.isfinite()
         )
@@ -187,19 +206,19 @@ class TransducerObjective(nn.Module):
         def finite_sum(loss: Tensor) -> Tensor:
             return torch.where(is_finite, loss, torch.zeros_like(loss)).sum()
 
-        simple, pruned, ctc = (
-            finite_sum(losses.simple_loss),
-            finite_sum(losses.pruned_loss),
-            finite_sum(ctc_loss),
-        )
-        total = scales.simple * simple + scales.pruned * pruned + scales.ctc * ctc
-        return StepLosses(total, simple.detach(), pruned.detach(), ctc.detach(), is_finite)
+        sums = [
+            finite_sum(loss)
+            for loss in (losses.simple_loss, losses.pruned_loss, ctc_loss, frame_loss)
+        ]
+        total = torch.stack([s * x for s, x in zip(scales, sums, strict=True)]).sum()
+        simple, pruned, ctc, frame = (s.detach() for s in sums)
+        return StepLosses(total, simple, pruned, ctc, frame, is_finite)
 
     def _ctc_loss(self, losses: TransducerLosses, y: Tensor, y_lens: Tensor) -> Tensor:
         """CTC loss of every utterance, (N,); zero without a head."""
-        if self.ctc_head is None:
+        if "ctc" not in self.heads:
             return torch.zeros_like(losses.simple_loss)
-        log_probs = self.ctc_head(losses.encoder_out).float().log_softmax(dim=-1)
+        log_probs = self.heads["ctc"](losses.encoder_out).float().log_softmax(dim=-1)
         return F.ctc_loss(
             log_probs.transpose(0, 1),
             y,
@@ -209,3 +228,10 @@ class TransducerObjective(nn.Module):
             reduction="none",
             zero_infinity=True,
         )
+
+    def _frame_loss(self, losses: TransducerLosses, frame_tokens: Tensor) -> Tensor:
+        """Cross-entropy of each utterance's frames, (N,); zero without a head."""
+        if "frame" not in self.heads:
+            return torch.zeros_like(losses.simple_loss)
+        logits = self.heads["frame"](losses.encoder_out).float()
+        return F.cross_entropy(logits.transpose(1, 2), frame_tokens, reduction="none").sum(dim=1)

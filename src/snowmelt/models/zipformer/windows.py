@@ -20,6 +20,7 @@ __all__ = [
     "dense_windows",
     "forbidden_keys",
     "full_windows",
+    "lens_at",
     "make_pad_mask",
     "subsequent_chunk_mask",
     "with_mask",
@@ -134,6 +135,11 @@ def forbidden_keys(windows: Windows) -> Tensor:
 def with_mask(windows: Windows) -> Windows:
     """The same windows with their intervals written out as a mask, once for many layers."""
     return windows._replace(forbidden=forbidden_keys(windows))
+
+
+def lens_at(x_lens: Tensor, downsampling: int) -> Tensor:
+    """Lengths after downsampling: x_lens / downsampling, rounded up."""
+    return (x_lens + (downsampling - 1)).div(downsampling, rounding_mode="floor")
 
 
 def subsequent_chunk_mask(
