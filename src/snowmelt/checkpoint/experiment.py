@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from snowmelt import __version__
+from snowmelt._version import __version__
 from snowmelt.audio.fbank import FbankConfig
 from snowmelt.core.config import dump_yaml, from_dict, load_yaml, to_dict
 from snowmelt.core.errors import ConfigError
