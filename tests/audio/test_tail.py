@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snowmelt.audio.fbank import FbankConfig
-from snowmelt.audio.tail import WINDOW_OVERLAP, tail_samples
+from snowmelt.audio.tail import tail_samples
 from snowmelt.core.errors import ConfigError
+from snowmelt.presets.frames import WINDOW_OVERLAP
 
 
 @given(

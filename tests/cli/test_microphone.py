@@ -83,7 +83,6 @@ def test_a_reader_far_behind_is_told(monkeypatch):
     monkeypatch.setattr(microphone, "_MAX_WAITING_BLOCKS", 3)
     monkeypatch.setitem(sys.modules, "sounddevice", _sounddevice(noise(1.0), presses_ctrl_c=False))
     _, blocks = microphone.open_microphone()
-    next(blocks)
     with pytest.raises(AudioError, match="a minute behind"):
         for _ in blocks:
             threading.Event().wait(0.05)

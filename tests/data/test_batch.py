@@ -8,13 +8,13 @@ import pytest
 import soundfile
 import torch
 from lhotse import MonoCut
-from tests.data.fakes import LetterTokenizer, noise_cut
 
-from snowmelt.audio.fbank import FbankConfig, fbank
+from snowmelt.audio.fbank import PADDING_VALUE, FbankConfig, fbank
 from snowmelt.core.errors import DataError
 from snowmelt.data.augment import SpecAugmentConfig
-from snowmelt.data.batch import PADDING_VALUE, AsrDataset, Batch
+from snowmelt.data.batch import AsrDataset, Batch
 from snowmelt.data.cuts import AudioCache
+from tests.data.fakes import LetterTokenizer, noise_cut
 
 _LENGTHS = (16000, 8000, 24050)
 

@@ -8,11 +8,11 @@ import soundfile
 from lhotse import CutSet
 from lhotse.cut import MixedCut, MixTrack, PaddingCut
 from lhotse.supervision import AlignmentItem
-from tests.data.fakes import noise_cut
 
 from snowmelt.core.errors import DataError, UserError
 from snowmelt.data.corpora.wav import whole_file_cut
 from snowmelt.data.cuts import AudioCache, cut_text, cut_words, load_samples, with_speed_copies
+from tests.data.fakes import noise_cut
 
 
 def _string(folder: Path) -> MixedCut:

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 from lhotse import CutSet, MonoCut
-from tests.data.fakes import LetterTokenizer, noise_cut
 
 from snowmelt.data.corpora.wav import whole_file_cut
 from snowmelt.data.cuts import with_speed_copies
 from snowmelt.data.filter import filter_cuts
+from tests.data.fakes import LetterTokenizer, noise_cut
 
 
 def _cut(name: str, num_samples: int, text: str) -> MonoCut:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from snowmelt.audio.fbank import FbankConfig
-from snowmelt.audio.tail import WINDOW_OVERLAP
+from snowmelt.presets.frames import SUBSAMPLING_FACTOR, WINDOW_OVERLAP
 from snowmelt.runtime.backend import SpeechModel
 from snowmelt.search.scorer import FloatArray, IntArray
 
@@ -83,7 +83,7 @@ class FakeBackend:
     def encode_whole(
         self, features: FloatArray, feature_lens: IntArray
     ) -> tuple[FloatArray, IntArray]:
-        lens = (feature_lens - WINDOW_OVERLAP) // 4
+        lens = (feature_lens - WINDOW_OVERLAP) // SUBSAMPLING_FACTOR
         out = np.full((len(features), int(lens.max()), len(WORDS)), np.nan, np.float32)
         for n, num in enumerate(lens):
             out[n, :num] = _logits(features[n, : 4 * num], 0)[0]

@@ -13,6 +13,7 @@ Nothing is kept between calls but the window and the mel weights, so threads may
 Source: Kaldi, feat/feature-fbank.cc, with the settings of icefall's recipes.
 """
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, NamedTuple
@@ -20,11 +21,14 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from snowmelt.core.errors import AudioError, ConfigError
+from snowmelt.audio.samples import Float32Array, as_samples
+from snowmelt.core.errors import ConfigError
 
-__all__ = ["FbankConfig", "OnlineFbank", "fbank"]
+__all__ = ["PADDING_VALUE", "FbankConfig", "OnlineFbank", "fbank"]
 
-Float32Array = npt.NDArray[np.float32]
+# What pads the features of shorter utterances in a batch, in the original too: lower than any
+# computed feature.
+PADDING_VALUE: Final = math.log(1e-10)
 
 # Measured with numpy 2.4 on one core: with 16 rows call overhead makes it 20 % slower, 48 rows are
 # 10 % faster for files but waste more of a block when a stream asks for 32 frames; from 56 on
@@ -35,9 +39,6 @@ _BLOCK: Final = 32
 # a third of the products, and each small enough that no BLAS starts threads for it (OpenBLAS
 # does above 262,144 multiplications, and loses two thirds of the speed).
 _FILTERS_PER_BAND: Final = 32
-
-# Loud mixes and lossy decoders overshoot 1.0 by little, 16-bit range by 32768: that is a mistake.
-_MAX_PEAK: Final = 100.0
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def fbank(samples: Float32Array, config: FbankConfig | None = None) -> Float32Ar
         (100, 80)
     """
     config = config or FbankConfig()
-    samples = _as_samples(samples)
+    samples = as_samples(samples)
     num_frames = config.num_frames(len(samples))
     return _log_mel(samples, 0, len(samples), 0, num_frames, config)
 
@@ -185,7 +186,7 @@ class OnlineFbank:
         """
         if self.is_finished:
             raise RuntimeError("samples after input_finished()")
-        samples = _as_samples(samples)
+        samples = as_samples(samples)
         retained = self._num_samples - self._offset
         end = self._start + retained
         if end + len(samples) > len(self._buffer):
@@ -332,24 +333,3 @@ def _frames(
         buffer=piece,
         strides=(config.frame_shift * piece.itemsize, piece.itemsize),
     )
-
-
-def _as_samples(samples: Float32Array) -> Float32Array:
-    samples = np.asarray(samples)
-    if samples.ndim != 1:
-        raise AudioError(
-            f"samples must be (num_samples,), got {samples.shape}",
-            hint="mix channels down: samples.mean(axis=1)",
-        )
-    if not np.issubdtype(samples.dtype, np.floating):
-        raise AudioError(
-            f"samples must be floating point in [-1, 1], got {samples.dtype}",
-            hint="divide 16-bit samples by 32768",
-        )
-    # Two reductions make no copy, and NaN passes through both.
-    if len(samples) and not -_MAX_PEAK <= samples.min() <= samples.max() <= _MAX_PEAK:
-        raise AudioError(
-            f"samples run from {samples.min():.4g} to {samples.max():.4g}, not in [-1, 1]",
-            hint="divide samples in 16-bit range by 32768; NaN or infinity: look at their source",
-        )
-    return np.ascontiguousarray(samples, np.float32)

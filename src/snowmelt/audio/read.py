@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
+from snowmelt.audio.samples import MAX_PEAK, Float32Array
 from snowmelt.core.errors import AudioError
 from snowmelt.core.files import require_file
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     import soundfile
 
 __all__ = ["AudioBlocks", "AudioInfo", "AudioSource", "info", "iter_audio", "read_audio"]
-
-Float32Array = npt.NDArray[np.float32]
 
 AudioSource: TypeAlias = str | Path | IO[bytes]
 """A path, "-" for standard input, or a binary file object."""
@@ -35,9 +33,6 @@ _MAX_PIPE_BYTES_IN_MEMORY: Final = 1 << 26
 
 # libsndfile's frame count for a file whose header does not say how long it is.
 _UNKNOWN_LENGTH: Final = 1 << 62
-
-# Lossy decoders and loud mixes overshoot 1.0 by little; float files in 16-bit range by 32768.
-_MAX_PEAK: Final = 100.0
 
 # libsndfile shortens a truncated file without an error and only notes it in its log. Programs
 # that write to a pipe leave a huge number as length; such a file is whole.
@@ -175,7 +170,7 @@ class AudioBlocks(Iterator[Float32Array]):
                 f"{self._name} has samples that are not numbers (NaN or infinity)",
                 "write the file again from its source",
             )
-        if peak > _MAX_PEAK:
+        if peak > MAX_PEAK:
             raise AudioError(
                 f"{self._name} has floating point samples up to {peak:.0f}, not in [-1, 1]",
                 "divide samples in 16-bit range by 32768",

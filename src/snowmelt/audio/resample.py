@@ -4,13 +4,11 @@ Invariant: pieces give bit for bit what the whole gives, for any split; equal ra
 """
 
 import numpy as np
-import numpy.typing as npt
 
+from snowmelt.audio.samples import Float32Array
 from snowmelt.core.errors import AudioError
 
 __all__ = ["StreamResampler", "resample"]
-
-Float32Array = npt.NDArray[np.float32]
 
 
 def resample(samples: Float32Array, from_rate: int, to_rate: int) -> Float32Array:

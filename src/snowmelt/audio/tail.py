@@ -10,12 +10,9 @@ Invariant: a pure function of numbers.
 from typing import Final
 
 from snowmelt.core.errors import ConfigError
+from snowmelt.presets.frames import WINDOW_OVERLAP
 
-__all__ = ["WINDOW_OVERLAP", "tail_samples"]
-
-# Feature frames that a window of the Zipformer reads beyond the chunk it advances by: its
-# convolution front end needs them.
-WINDOW_OVERLAP: Final = 7
+__all__ = ["tail_samples"]
 
 _FRAMES_PER_SECOND: Final = 100
 

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from snowmelt.checkpoint.experiment import numbered_checkpoints
 from snowmelt.checkpoint.files import load_checkpoint
 from snowmelt.checkpoint.icefall import state_dict_of
 from snowmelt.core.errors import CheckpointError
@@ -88,7 +89,7 @@ def find_checkpoints(
         numbers = [epoch - avg, epoch] if epoch > avg else [epoch]
     else:
         numbers = list(range(epoch - avg + 1, epoch + 1))
-    files = _numbered(exp_dir, "epoch")
+    files = numbered_checkpoints(exp_dir, "epoch")
     missing = [f"epoch-{number}.pt" for number in numbers if number not in files]
     if missing:
         raise CheckpointError(
@@ -223,7 +224,7 @@ def average_checkpoints_with_averaged_model(
 def _by_iteration(
     exp_dir: Path, iteration: int, avg: int, use_averaged_model: bool
 ) -> CheckpointChoice:
-    files = _numbered(exp_dir, "checkpoint")
+    files = numbered_checkpoints(exp_dir, "checkpoint")
     if iteration not in files:
         raise CheckpointError(
             f"{exp_dir} has no checkpoint-{iteration}.pt", _available(exp_dir, "checkpoint", files)
@@ -240,16 +241,6 @@ def _by_iteration(
     if use_averaged_model:
         chosen = [chosen[0], chosen[-1]]
     return CheckpointChoice(tuple(files[number] for number in chosen), use_averaged_model)
-
-
-def _numbered(exp_dir: Path, prefix: str) -> dict[int, Path]:
-    """Number -> file, in the order of the numbers."""
-    numbers = {}
-    for path in exp_dir.glob(f"{prefix}-*.pt"):
-        digits = path.stem.removeprefix(f"{prefix}-")
-        if digits.isascii() and digits.isdigit():
-            numbers[int(digits)] = path
-    return dict(sorted(numbers.items()))
 
 
 def _available(exp_dir: Path, prefix: str, files: Mapping[int, Path]) -> str:

@@ -1,14 +1,15 @@
-"""What must be known to rebuild a trained model? The folder of an experiment and its config.yaml.
+"""What is in the folder of an experiment, and what rebuilds its model? config.yaml and lang/.
 
 `exp_dir/config.yaml` holds model, training, data and feature settings; `exp_dir/lang/` holds the
-tokenizer. No later command asks for any of it again.
+tokenizer. No later command asks for any of it again. Weights are in `epoch-N.pt`, one an epoch, and
+`checkpoint-B.pt`, B batches after the start.
 
 Invariant: knows no weights; imports no torch.
 """
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from snowmelt._version import __version__
 from snowmelt.audio.fbank import FbankConfig
@@ -19,7 +20,7 @@ from snowmelt.presets.models import ZipformerConfig
 from snowmelt.presets.training import DataConfig, TrainConfig
 from snowmelt.text.tokenizer import Tokenizer, load_tokenizer, vocabulary_hash
 
-__all__ = ["ExperimentConfig", "load_experiment", "save_experiment"]
+__all__ = ["ExperimentConfig", "load_experiment", "numbered_checkpoints", "save_experiment"]
 
 _CONFIG_NAME: Final = "config.yaml"
 _LANG_DIR: Final = "lang"
@@ -65,3 +66,13 @@ def load_experiment(exp_dir: Path) -> tuple[ExperimentConfig, Tokenizer]:
             hint="restore the lang folder that was there when the model was trained",
         )
     return config, tokenizer
+
+
+def numbered_checkpoints(exp_dir: Path, prefix: Literal["epoch", "checkpoint"]) -> dict[int, Path]:
+    """Number -> file `<prefix>-<number>.pt` of an experiment, in the order of the numbers."""
+    numbers = {}
+    for path in exp_dir.glob(f"{prefix}-*.pt"):
+        digits = path.stem.removeprefix(f"{prefix}-")
+        if digits.isascii() and digits.isdigit():
+            numbers[int(digits)] = path
+    return dict(sorted(numbers.items()))

@@ -6,7 +6,7 @@ Invariant: imports argparse only, so that every `--help` stays fast.
 import argparse
 from typing import Final
 
-__all__ = ["add_bool", "parse_bool"]
+__all__ = ["add_bool", "parse_bool", "positive_int"]
 
 _TRUE_WORDS: Final = frozenset({"1", "true", "yes", "t", "y", "on"})
 _FALSE_WORDS: Final = frozenset({"0", "false", "no", "f", "n", "off"})
@@ -50,3 +50,18 @@ def add_bool(parser: argparse._ActionsContainer, flag: str, *, default: bool, he
         metavar="BOOL",
         help=f"{help} (default: {'yes' if default else 'no'})",
     )
+
+
+def positive_int(word: str) -> int:
+    """A whole number of at least 1.
+
+    Raises:
+        argparse.ArgumentTypeError: it is not.
+    """
+    try:
+        number = int(word)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{word!r} is not a whole number of at least 1")
+    return number

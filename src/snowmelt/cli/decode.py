@@ -1,14 +1,15 @@
 """`snowmelt decode`: word error rates of a model, whole utterances at a time."""
 
 import argparse
+from typing import TYPE_CHECKING
 
-from snowmelt.cli.recognition_options import (
-    add_corpus_options,
-    add_model_options,
-    add_search_options,
-    load,
-    weights_choice,
-)
+from snowmelt.cli.scoring import add_scoring_options, print_scores
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from snowmelt.evaluate.utterances import Hypothesis, Utterance
+    from snowmelt.runtime.backend import SpeechModel
 
 __all__ = ["add_parser", "run"]
 
@@ -21,9 +22,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         description="Recognise test sets, whole utterances at a time with the chunk mask of "
         "streaming, and write the result files into <exp-dir>/greedy_search/.",
     )
-    add_corpus_options(parser)
-    add_model_options(parser)
-    add_search_options(parser)
+    add_scoring_options(parser)
     parser.add_argument(
         "--max-duration",
         type=float,
@@ -36,31 +35,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(args: argparse.Namespace) -> int:
     """Score the test sets; one line of result a set on standard output."""
     from snowmelt.evaluate.decode import decode
-    from snowmelt.evaluate.report import DecodingSettings
-    from snowmelt.evaluate.score import score_splits
     from snowmelt.runtime.recognizer import OfflineRecognizer
 
-    weights = weights_choice(args).resolved(args.exp_dir)
-    model = load(args.exp_dir, weights, args)
-    recognizer = OfflineRecognizer(
-        model, max_sym_per_frame=args.max_sym_per_frame, blank_penalty=args.blank_penalty
-    )
-    lines = score_splits(
-        lambda utterances: decode(recognizer, utterances, max_duration=args.max_duration),
-        DecodingSettings(
-            weights=weights,
-            decode_chunk_len=model.backend.decode_chunk_len,
-            context_size=model.backend.scorer.context_size,
-            decoding_method=args.decoding_method,
-            max_sym_per_frame=args.max_sym_per_frame,
-            blank_penalty=args.blank_penalty,
-        ),
-        weights=model.weights,
-        exp_dir=args.exp_dir,
-        corpus=args.corpus,
-        data_dir=args.data_dir,
-        splits=args.splits,
-    )
-    for line in lines:
-        print(line, flush=True)
-    return 0
+    def recognise(model: "SpeechModel", utterances: "Sequence[Utterance]") -> "list[Hypothesis]":
+        recognizer = OfflineRecognizer(
+            model, max_sym_per_frame=args.max_sym_per_frame, blank_penalty=args.blank_penalty
+        )
+        return decode(recognizer, utterances, max_duration=args.max_duration)
+
+    return print_scores(args, recognise, is_streaming=False)

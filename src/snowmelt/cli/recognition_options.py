@@ -7,18 +7,16 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from snowmelt.cli.arguments import add_bool
+from snowmelt.cli.arguments import add_bool, positive_int
 
 if TYPE_CHECKING:
     from snowmelt.runtime.backend import SpeechModel
     from snowmelt.runtime.load import WeightsChoice
 
 __all__ = [
-    "add_corpus_options",
     "add_model_options",
     "add_search_options",
     "load",
-    "positive_int",
     "weights_choice",
 ]
 
@@ -88,26 +86,6 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_corpus_options(parser: argparse.ArgumentParser) -> None:
-    """Which experiment is tested on what."""
-    group = parser.add_argument_group("test sets")
-    group.add_argument(
-        "--exp-dir", type=Path, required=True, metavar="DIR", help="folder of the experiment"
-    )
-    group.add_argument("--corpus", metavar="NAME", help="(default: the one trained on)")
-    group.add_argument(
-        "--data-dir", type=Path, default=Path("data"), help="prepared corpora (default: data)"
-    )
-    group.add_argument(
-        "--splits",
-        nargs="+",
-        choices=("test", "dev", "train"),
-        default=["test", "dev"],
-        metavar="SPLIT",
-        help="test, dev, train (default: test dev)",
-    )
-
-
 def weights_choice(args: argparse.Namespace) -> "WeightsChoice":
     """The weights that the options name."""
     from snowmelt.runtime.load import WeightsChoice
@@ -130,18 +108,3 @@ def load(path: Path, weights: "WeightsChoice | None", args: argparse.Namespace) 
     return load_model(
         path, weights=weights, decode_chunk_len=args.decode_chunk_len, device=args.device
     )
-
-
-def positive_int(word: str) -> int:
-    """A whole number of at least 1.
-
-    Raises:
-        argparse.ArgumentTypeError: it is not.
-    """
-    try:
-        number = int(word)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{word!r} is not a whole number of at least 1")
-    return number

@@ -8,11 +8,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from snowmelt.cli.arguments import positive_int
 from snowmelt.cli.recognition_options import (
     add_model_options,
     add_search_options,
     load,
-    positive_int,
     weights_choice,
 )
 

@@ -4,33 +4,24 @@ Invariant: an utterance's row of a batch is a function of (seed, epoch, cut) alo
 of padding after it depends on its batch mates.
 """
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from lhotse.cut import Cut
 
-from snowmelt.audio.fbank import FbankConfig, fbank
+from snowmelt.audio.fbank import PADDING_VALUE, FbankConfig, fbank
 from snowmelt.core.errors import DataError
+from snowmelt.data.alignment import NO_TARGET, TimedWord, frame_tokens, spread_words
 from snowmelt.data.augment import SpecAugmentConfig, spec_augment, utterance_rng
 from snowmelt.data.cuts import AudioCache, cut_text, cut_words, load_samples
+from snowmelt.presets.frames import num_encoder_frames
 from snowmelt.text.tokenizer import Tokenizer
 
-__all__ = ["NO_TARGET", "PADDING_VALUE", "AsrDataset", "Batch"]
-
-# Lower than any computed feature; the value of the original everywhere.
-PADDING_VALUE: Final = math.log(1e-10)
-
-# Marks encoder frames whose token is not known; the value that cross-entropies skip.
-NO_TARGET: Final = -100
-
-# Encoder frame u sees feature frames 4u ... 4u + 10; their middle is this far from the start.
-_ENCODER_SHIFT_S: Final = 0.04
-_ENCODER_CENTRE_S: Final = 0.055
+__all__ = ["AsrDataset", "Batch"]
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 
@@ -59,8 +50,8 @@ class AsrDataset:
         spec_augment: strength of SpecAugment; None for dev and test.
         max_tail_s: between 0 and this many seconds of digital silence are appended, drawn
             uniformly, so that a model knows the zeros which follow every utterance at recognition.
-        has_frame_tokens: whether batches say which token is spoken at each encoder frame; needs
-            word times in the cuts and features that are not warped in time.
+        has_frame_tokens: whether batches say which token is spoken at each encoder frame: from the
+            cuts' word times, or guessed where they have none. Features must not be warped in time.
         seed: seed of the run.
         cache: decoded recordings; give the same one to data sets that share files.
     """
@@ -105,33 +96,27 @@ class AsrDataset:
             UserError: a sound file is missing or damaged, or has another sample rate.
         """
         cuts = [self._cuts[index] for index in indices]
-        features = [self._features(cut, epoch) for cut in cuts]
+        clean = [self._features(cut, epoch) for cut in cuts]
+        labels = [self._frame_tokens(cut, row) for cut, row in zip(cuts, clean, strict=True)]
+        features = [self._augmented(cut, row, epoch) for cut, row in zip(cuts, clean, strict=True)]
         token_ids = [np.asarray(self._tokenizer.encode(cut_text(cut)), np.int64) for cut in cuts]
-        frame_tokens = [
-            self._frame_tokens(cut, len(row)) for cut, row in zip(cuts, features, strict=True)
-        ]
         return Batch(
             features=torch.from_numpy(_padded(features, PADDING_VALUE)),
             feature_lens=torch.tensor([len(row) for row in features]),
             token_ids=torch.from_numpy(_padded(token_ids, 0)),
             token_lens=torch.tensor([len(row) for row in token_ids]),
             cut_ids=tuple(cut.id for cut in cuts),
-            frame_tokens=torch.from_numpy(_padded(frame_tokens, NO_TARGET)),
+            frame_tokens=torch.from_numpy(_padded(labels, NO_TARGET)),
         )
 
-    def _frame_tokens(self, cut: Cut, num_frames: int) -> npt.NDArray[np.int64]:
+    def _frame_tokens(self, cut: Cut, features: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
         """Token of each encoder frame of one utterance, (T',); empty when not asked for."""
-        num_encoder_frames = ((num_frames - 7) // 2 + 1) // 2 if self._has_frame_tokens else 0
-        frame_tokens = np.zeros(max(0, num_encoder_frames), np.int64)
-        for word in cut_words(cut) if self._has_frame_tokens else ():
-            first, last = (
-                max(0, math.ceil((time - _ENCODER_CENTRE_S) / _ENCODER_SHIFT_S))
-                for time in (word.start, word.end)
-            )
-            token_ids = self._tokenizer.encode(word.symbol)
-            # Where a word's pieces meet is not known.
-            frame_tokens[first:last] = token_ids[0] if len(token_ids) == 1 else NO_TARGET
-        return frame_tokens
+        if not self._has_frame_tokens:
+            return np.zeros(0, np.int64)
+        words = [TimedWord(w.symbol, w.start, w.end) for w in cut_words(cut)]
+        if not words:
+            words = spread_words(cut_text(cut).split(), features)
+        return frame_tokens(words, num_encoder_frames(len(features)), self._tokenizer)
 
     def _features(self, cut: Cut, epoch: int) -> npt.NDArray[np.float32]:
         if cut.sampling_rate != self._fbank_config.sample_rate:
@@ -144,11 +129,15 @@ class AsrDataset:
         if self._max_tail_samples:
             rng = utterance_rng(self._seed, epoch, cut.id, "tail")
             samples = np.pad(samples, (0, rng.randint(0, self._max_tail_samples)))
-        features = fbank(samples, self._fbank_config)
-        if self._spec_augment is not None:
-            rng = utterance_rng(self._seed, epoch, cut.id, "spec_augment")
-            features = spec_augment(features, rng, self._spec_augment)
-        return features
+        return fbank(samples, self._fbank_config)
+
+    def _augmented(
+        self, cut: Cut, features: npt.NDArray[np.float32], epoch: int
+    ) -> npt.NDArray[np.float32]:
+        if self._spec_augment is None:
+            return features
+        rng = utterance_rng(self._seed, epoch, cut.id, "spec_augment")
+        return spec_augment(features, rng, self._spec_augment)
 
 
 def _padded(rows: list[npt.NDArray[_Scalar]], value: float) -> npt.NDArray[_Scalar]:

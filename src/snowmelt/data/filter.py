@@ -14,6 +14,7 @@ from lhotse.cut import Cut
 
 from snowmelt.audio.fbank import FbankConfig
 from snowmelt.data.cuts import cut_text
+from snowmelt.presets.frames import num_encoder_frames
 from snowmelt.text.tokenizer import Tokenizer
 
 __all__ = ["DroppedCuts", "filter_cuts"]
@@ -75,13 +76,12 @@ def filter_cuts(
             dropped.append((cut.id, f"longer than {max_duration:g} s"))
         elif not text:
             dropped.append((cut.id, "without a transcript"))
-        elif _num_encoder_frames(cut, config) < len(tokenizer.encode(text)):
+        elif _encoder_len(cut, config) < len(tokenizer.encode(text)):
             dropped.append((cut.id, "with more tokens than encoder frames"))
         else:
             kept.append(cut)
     return CutSet.from_cuts(kept), DroppedCuts(num_cuts, tuple(dropped))
 
 
-def _num_encoder_frames(cut: Cut, config: FbankConfig) -> int:
-    num_frames = config.num_frames(int(cut.num_samples))
-    return max(0, (num_frames - 7) // 2 + 1) // 2
+def _encoder_len(cut: Cut, config: FbankConfig) -> int:
+    return num_encoder_frames(config.num_frames(int(cut.num_samples)))

@@ -37,8 +37,6 @@ class DurationBatchSampler:
             and less variety.
         world_size: number of processes that train together.
         rank: number of this process.
-        num_tokens: tokens of each utterance; needed for `max_tokens`.
-        max_tokens: limit of (utterances) x (most tokens of one of them).
 
     Raises:
         DataError: no utterances, a duration that is not positive, an impossible limit.
@@ -54,8 +52,6 @@ class DurationBatchSampler:
         num_buckets: int = 30,
         world_size: int = 1,
         rank: int = 0,
-        num_tokens: Sequence[int] | None = None,
-        max_tokens: int | None = None,
     ) -> None:
         self._durations = np.asarray(durations, np.float64)
         if self._durations.size == 0:
@@ -68,15 +64,11 @@ class DurationBatchSampler:
                 f"no batches with max_duration {max_duration}, num_buckets {num_buckets}, "
                 f"rank {rank} of {world_size}"
             )
-        if max_tokens is not None and (num_tokens is None or len(num_tokens) != len(durations)):
-            raise DataError("max_tokens needs the number of tokens of every utterance")
         self._max_duration = max_duration
         self._shuffle = shuffle
         self._seed = seed
         self._world_size = world_size
         self._rank = rank
-        self._num_tokens = np.asarray(num_tokens if max_tokens is not None else [], np.int64)
-        self._max_tokens = max_tokens
         self._buckets = _equal_time_buckets(self._durations, num_buckets)
 
     def batches(self, epoch: int) -> list[list[int]]:
@@ -102,21 +94,15 @@ class DurationBatchSampler:
     def _pack(self, order: npt.NDArray[np.int64]) -> list[list[int]]:
         # No border between buckets: what remains of one starts the next one's first batch.
         batches: list[list[int]] = []
-        longest, most_tokens = np.inf, 0
+        longest = 0.0
         for index in order.tolist():
             duration = float(self._durations[index])
-            tokens = int(self._num_tokens[index]) if self._max_tokens is not None else 0
-            size = len(batches[-1]) + 1 if batches else 1
-            new_longest, new_most = max(longest, duration), max(most_tokens, tokens)
-            fits = size * new_longest <= self._max_duration and (
-                self._max_tokens is None or size * new_most <= self._max_tokens
-            )
-            if fits:
+            longest = max(longest, duration)
+            if batches and (len(batches[-1]) + 1) * longest <= self._max_duration:
                 batches[-1].append(index)
-                longest, most_tokens = new_longest, new_most
             else:
                 batches.append([index])
-                longest, most_tokens = duration, tokens
+                longest = duration
         return batches
 
     def _steps(self, batches: list[list[int]]) -> list[list[list[int]]]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from snowmelt.core.progress import progress_bar
 from snowmelt.evaluate.utterances import Hypothesis, Utterance
+from snowmelt.presets.frames import FEATURE_FRAME_S
 from snowmelt.runtime.recognizer import OnlineRecognizer
 from snowmelt.runtime.scheduler import AudioSource, recognize
 from snowmelt.search.scorer import FloatArray
@@ -33,7 +34,7 @@ def streaming_decode(
     Raises:
         UserError: the sound of an utterance cannot be used.
     """
-    chunk_s = recognizer.decode_chunk_len * 0.01
+    chunk_s = recognizer.decode_chunk_len * FEATURE_FRAME_S
     sources = (_source(utterance, chunk_s) for utterance in utterances)
     rows: list[Hypothesis] = []
     with progress_bar("streaming", total=len(utterances)) as progress:

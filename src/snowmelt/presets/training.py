@@ -37,7 +37,8 @@ class TrainConfig:
     clipping_scale: float = 2.0
     # Auxiliary heads live beside the model, never in its state dict.
     ctc_loss_scale: float = 0.0
-    frame_loss_scale: float = 0.0  # which word is spoken now; needs a corpus with word times
+    frame_loss_scale: float = 0.0  # which word is spoken now
+    frame_loss_batches: float = 0.0  # the frame loss fades over so many batches; 0: it stays
     normalise_features: bool = False  # fold mean and deviation of the features into fresh weights
     schedule_scale: float = 1.0
     seed: int = 42
@@ -123,6 +124,9 @@ RECIPES: Final[dict[str, Recipe]] = {
             schedule_scale=0.2,
             lr_epochs=10.0,
             ctc_loss_scale=0.3,
+            # The corpus has no word times: guessed ones help until the model knows better.
+            frame_loss_scale=0.3,
+            frame_loss_batches=6000.0,
             normalise_features=True,
         ),
         data=DataConfig(
@@ -130,6 +134,7 @@ RECIPES: Final[dict[str, Recipe]] = {
             tokenizer="words",
             max_duration=20.0,
             speed_perturb=True,
+            spec_aug_time_warp_factor=0,
             max_tail_s=0.5,
         ),
     ),

@@ -3,17 +3,20 @@
     exp_dir                    an experiment: its pretrained.pt, or an average of its checkpoints
     exp_dir/<checkpoint>.pt    the weights of one file; config.yaml and lang/ lie beside it
 
-Invariant: torch is imported inside `load_model` only.
+Invariant: torch is imported inside functions only, when a model is really loaded.
 """
 
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from snowmelt.checkpoint.experiment import load_experiment
+from snowmelt.checkpoint.experiment import load_experiment, numbered_checkpoints
 from snowmelt.core.errors import CheckpointError
 from snowmelt.runtime.backend import SpeechModel
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["WeightsChoice", "load_model"]
 
@@ -48,13 +51,13 @@ class WeightsChoice:
             CheckpointError: the experiment has no checkpoint.
         """
         if self.iteration > 0:
-            numbers = _numbers(exp_dir, "checkpoint-")
+            numbers = numbered_checkpoints(exp_dir, "checkpoint")
             # The running mean needs one checkpoint more: the one before the first.
             available = sum(n <= self.iteration for n in numbers) - self.use_averaged_model
             return dataclasses.replace(self, avg=self.avg or max(1, min(_DEFAULT_AVG, available)))
         epoch = self.epoch
         if epoch is None:
-            epoch = max(_numbers(exp_dir, "epoch-"), default=0)
+            epoch = max(numbered_checkpoints(exp_dir, "epoch"), default=0)
         if epoch == 0:
             raise CheckpointError(
                 f"{exp_dir} has no epoch-N.pt", "train at least one epoch, or choose --iter"
@@ -96,30 +99,14 @@ def load_model(
     if decode_chunk_len is not None:
         model_config = dataclasses.replace(model_config, decode_chunk_len=decode_chunk_len)
 
-    from snowmelt.checkpoint.average import find_checkpoints, load_average
     from snowmelt.checkpoint.icefall import load_icefall
     from snowmelt.models.build import build_transducer
     from snowmelt.runtime.backends.torch_eager import TorchBackend, pick_device
 
     torch_device = pick_device(device)
     model = build_transducer(model_config, tokenizer.vocab_size)
-    exported = exp_dir / _EXPORTED_NAME
-    if path.is_file() or (weights is None and exported.is_file()):
-        file = path if path.is_file() else exported
-        load_icefall(file, model)
-        description = str(file)
-    else:
-        choice = (weights or WeightsChoice()).resolved(exp_dir)
-        assert choice.avg is not None, choice
-        files = find_checkpoints(
-            exp_dir,
-            epoch=choice.epoch,
-            iteration=choice.iteration,
-            avg=choice.avg,
-            use_averaged_model=choice.use_averaged_model,
-        )
-        load_icefall(load_average(files), model)
-        description = f"{exp_dir}, {files}"
+    source, description = _chosen_weights(path, weights)
+    load_icefall(source, model)
     for name, parameter in model.named_parameters():
         # Such a model would not fail: it would find silence in everything.
         if not bool(parameter.isfinite().all()):
@@ -136,7 +123,24 @@ def load_model(
     )
 
 
-def _numbers(exp_dir: Path, prefix: str) -> list[int]:
-    """N of all files <prefix>N.pt."""
-    stems = (path.stem.removeprefix(prefix) for path in exp_dir.glob(f"{prefix}*.pt"))
-    return [int(stem) for stem in stems if stem.isascii() and stem.isdigit()]
+def _chosen_weights(
+    path: Path, weights: WeightsChoice | None
+) -> "tuple[Path | dict[str, Tensor], str]":
+    """A checkpoint file or averaged weights, and what to call them."""
+    from snowmelt.checkpoint.average import find_checkpoints, load_average
+
+    if path.is_file():
+        return path, str(path)
+    exported = path / _EXPORTED_NAME
+    if weights is None and exported.is_file():
+        return exported, str(exported)
+    choice = (weights or WeightsChoice()).resolved(path)
+    assert choice.avg is not None, choice
+    files = find_checkpoints(
+        path,
+        epoch=choice.epoch,
+        iteration=choice.iteration,
+        avg=choice.avg,
+        use_averaged_model=choice.use_averaged_model,
+    )
+    return load_average(files), f"{path}, {files}"

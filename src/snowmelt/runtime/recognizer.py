@@ -9,10 +9,11 @@ was cut into calls.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 
+from snowmelt.audio.fbank import PADDING_VALUE
+from snowmelt.presets.frames import ENCODER_FRAME_S
 from snowmelt.runtime.backend import SpeechModel
 from snowmelt.runtime.stream import FeatureStream, OfflineStream, OnlineStream
 from snowmelt.runtime.words import Word, timed_words
@@ -26,12 +27,6 @@ from snowmelt.search.greedy import (
 from snowmelt.search.scorer import FloatArray, IntArray
 
 __all__ = ["OfflineRecognizer", "OnlineRecognizer", "RecognitionResult"]
-
-# The encoder gives one frame for four feature frames of 10 ms.
-_ENCODER_FRAME_S: Final = 0.04
-
-# What pads the features of a shorter utterance in a batch: below any computed value.
-_LOG_EPS: Final = float(np.log(1e-10))
 
 
 @dataclass(frozen=True)
@@ -244,7 +239,7 @@ def _padded(sounds: Sequence[FeatureStream]) -> tuple[FloatArray, IntArray]:
     lens = np.array([sound.num_frames_ready for sound in sounds], dtype=np.int64)
     frames = [sound.frames(0, int(num)) for sound, num in zip(sounds, lens, strict=True)]
     shape = (len(frames), int(lens.max()), frames[0].shape[1])
-    features = np.full(shape, _LOG_EPS, dtype=np.float32)
+    features = np.full(shape, PADDING_VALUE, dtype=np.float32)
     for row, own in zip(features, frames, strict=True):
         row[: len(own)] = own
     return features, lens
@@ -255,7 +250,7 @@ def _result(
 ) -> RecognitionResult:
     tokens = tuple(model.tokenizer.id_to_token[i] for i in state.tokens)
     timestamps = tuple(
-        round((frame - segment_start) * _ENCODER_FRAME_S, 3) for frame in state.timestamps
+        round((frame - segment_start) * ENCODER_FRAME_S, 3) for frame in state.timestamps
     )
     return RecognitionResult(
         text=model.tokenizer.decode(list(state.tokens)),
@@ -263,6 +258,6 @@ def _result(
         timestamps=timestamps,
         token_logprobs=state.token_logprobs,
         words=timed_words(tokens, timestamps, state.token_logprobs),
-        start_time=round(segment_start * _ENCODER_FRAME_S, 3),
+        start_time=round(segment_start * ENCODER_FRAME_S, 3),
         is_final=is_final,
     )

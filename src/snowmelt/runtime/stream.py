@@ -15,8 +15,10 @@ import numpy.typing as npt
 
 from snowmelt.audio.fbank import FbankConfig, OnlineFbank
 from snowmelt.audio.resample import StreamResampler
-from snowmelt.audio.tail import WINDOW_OVERLAP, tail_samples
+from snowmelt.audio.samples import as_samples
+from snowmelt.audio.tail import tail_samples
 from snowmelt.core.errors import AudioError
+from snowmelt.presets.frames import WINDOW_OVERLAP
 from snowmelt.search.greedy import GreedyState
 from snowmelt.search.scorer import FloatArray
 
@@ -54,10 +56,10 @@ class FeatureStream:
             samples: (num_samples,) floats in [-1, 1], any number of them.
 
         Raises:
-            AudioError: not one channel of finite floats, the rate changed, or `input_finished`
-                was called before.
+            AudioError: not one channel of finite floats in [-1, 1], the rate changed, or
+                `input_finished` was called before.
         """
-        new_samples = _checked(samples)
+        new_samples = as_samples(samples)
         if self.is_finished:
             raise AudioError("samples came after input_finished", "create a new stream")
         if self._resampler is None:
@@ -150,21 +152,3 @@ class OfflineStream:
     def accept_waveform(self, sample_rate: int, samples: npt.ArrayLike) -> None:
         """Hear the next, or all, samples; see `FeatureStream.accept_waveform`."""
         self.sound.accept_waveform(sample_rate, samples)
-
-
-def _checked(samples: npt.ArrayLike) -> FloatArray:
-    array = np.asarray(samples)
-    if array.ndim != 1:
-        raise AudioError(
-            f"samples must be one channel, (num_samples,), got {array.shape}",
-            "take one channel or the mean of all",
-        )
-    if array.dtype.kind != "f":
-        raise AudioError(
-            f"samples must be floats in [-1, 1], got {array.dtype}",
-            "divide 16-bit integers by 32768",
-        )
-    array = array.astype(np.float32, copy=False)
-    if not np.isfinite(array).all():
-        raise AudioError("samples hold NaN or infinity", "look at what made or read them")
-    return array

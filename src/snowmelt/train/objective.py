@@ -137,11 +137,14 @@ def loss_scales(config: TrainConfig, batch_idx_train: int) -> LossScales:
     """Weights of the losses at batch `batch_idx_train` (from 1): the recipe's ramp."""
     warm_step = config.scaled(config.warm_step)
     ramp = min(1.0, batch_idx_train / warm_step)
+    fade = 1.0
+    if config.frame_loss_batches > 0.0:
+        fade = max(0.0, 1.0 - batch_idx_train / config.scaled(config.frame_loss_batches))
     return LossScales(
         simple=1.0 - ramp * (1.0 - config.simple_loss_scale),
         pruned=_FIRST_PRUNED_SCALE + (1.0 - _FIRST_PRUNED_SCALE) * ramp,
         ctc=config.ctc_loss_scale,
-        frame=config.frame_loss_scale,
+        frame=config.frame_loss_scale * fade,
     )
 
 

@@ -5,10 +5,10 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from tests.data.corpora.archives import an4_archive
 
 from snowmelt.data.corpora.an4 import An4Corpus
 from snowmelt.data.cuts import AudioCache, cut_text, load_samples
+from tests.data.corpora.archives import an4_archive
 
 _DATA = Path(__file__).parents[3] / "data"
 

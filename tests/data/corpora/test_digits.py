@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.data.corpora.archives import DIGITS, SPEAKERS, digits_archive
 
 from snowmelt.core.errors import DataError
 from snowmelt.data.corpora.digits import DigitsCorpus
 from snowmelt.data.cuts import AudioCache, cut_text, cut_words, load_samples
+from tests.data.corpora.archives import DIGITS, SPEAKERS, digits_archive
 
 _DATA = Path(__file__).parents[3] / "data"
 

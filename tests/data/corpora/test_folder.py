@@ -5,10 +5,10 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.data.corpora.archives import write_tar
 
 from snowmelt.core.errors import DataError
 from snowmelt.data.corpora.folder import Archive, fill_folder, load_cuts
+from tests.data.corpora.archives import write_tar
 
 
 @pytest.fixture
