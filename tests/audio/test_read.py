@@ -217,3 +217,28 @@ def test_float_samples_in_16_bit_range(tmp_path: Path) -> None:
 
 def test_memory_objects_are_named_in_errors() -> None:
     assert failure(io.BytesIO(b"no sound")).startswith("sound stream is no sound file")
+
+
+def test_an_interrupt_while_a_stream_is_read_is_not_lost() -> None:
+    class Interrupted(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            raise KeyboardInterrupt
+
+        def readinto(self, buffer: object, /) -> int:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        read_audio(Interrupted(encoded(speechlike())))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_a_name_that_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9.wav")
+    path.write_bytes(encoded(speechlike()))
+    assert info(path) == (len(speechlike()), RATE)
+
+
+def test_standard_input_that_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(AudioError, match="standard input is closed"):
+        read_audio("-")

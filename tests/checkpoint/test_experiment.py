@@ -41,6 +41,36 @@ def test_folder_without_an_experiment(tmp_path: Path) -> None:
         load_experiment(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model: [", r"config\.yaml is not valid YAML"),
+        ("model: 3", r"config\.yaml: model must be a mapping, got 3"),
+        ("model: {decoder_dim: -4}", r"config\.yaml: decoder_dim is -4, it must be positive"),
+        ("train: {base_lr: fast}", r"config\.yaml: train\.base_lr must be float, got 'fast'"),
+        ("features: {num_mel_bins: 40}", "the model takes 80 mel bins, features have 40"),
+        ("min_tail_s: -1.0", "min_tail_s is -1.0, it must be from 0 to 10"),
+    ],
+)
+def test_a_damaged_configuration_is_named(tmp_path: Path, text: str, message: str) -> None:
+    save_experiment(tmp_path, _config(), build_words(["ONE TWO"]))
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_experiment(tmp_path)
+    assert str(caught.value).count("config.yaml") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("lang", r"folder .*lang does not exist"), ("lang/tokens.txt", r"tokens\.txt does not exist")],
+)
+def test_a_vocabulary_that_is_missing(tmp_path: Path, name: str, message: str) -> None:
+    save_experiment(tmp_path, _config(), build_words(["ONE TWO"]))
+    (tmp_path / name).rename(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=rf"{message} \(hint: copy it from where the model was"):
+        load_experiment(tmp_path)
+
+
 def test_checkpoints_are_found_by_number(tmp_path: Path) -> None:
     for name in ("epoch-10.pt", "epoch-9.pt", "epoch-best.pt", "checkpoint-7.pt", "epoch-.pt"):
         (tmp_path / name).touch()

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from snowmelt.checkpoint.files import load_checkpoint, save_checkpoint
+from snowmelt.checkpoint.files import load_checkpoint, peek_checkpoint, save_checkpoint
 from snowmelt.core.errors import CheckpointError, UserError
 
 CHECKPOINT = {
@@ -42,6 +42,17 @@ def test_round_trip(tmp_path):
     assert loaded.pop("model") == {"count": torch.tensor(3)}
     assert loaded == {key: value for key, value in CHECKPOINT.items() if key != "model"}
     assert os.listdir(path.parent) == ["epoch-1.pt"]
+
+
+def test_a_look_at_the_numbers(tmp_path):
+    path = tmp_path / "epoch-1.pt"
+    save_checkpoint(path, CHECKPOINT)
+    seen = peek_checkpoint(path)
+    assert seen.keys() == CHECKPOINT.keys()
+    assert seen["optimizer"] == CHECKPOINT["optimizer"] and seen["name"] == "x"
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(CheckpointError, match=r"epoch-1\.pt is truncated or damaged"):
+        peek_checkpoint(path)
 
 
 def test_state_dicts_of_torch_are_plain(tmp_path):
@@ -174,3 +185,13 @@ def test_torchscript_is_named(tmp_path):
         archive.writestr("cpu_jit/data.pkl", b"")
         archive.writestr("cpu_jit/constants.pkl", b"")
     assert "TorchScript program" in refusal(path)
+
+
+@pytest.mark.parametrize("content", [b"hello\n" * 9, b"model: 3\n", b"\x80\x02]q\x00.", b"PK"])
+def test_the_advice_of_torch_is_not_passed_on(tmp_path, content):
+    path = tmp_path / "epoch-1.pt"
+    path.write_bytes(content)
+    assert refusal(path) == (
+        f"{path} is no checkpoint "
+        "(hint: pass an epoch-N.pt, or another file that torch.save has written)"
+    )

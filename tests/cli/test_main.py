@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import io
 import os
 import re
 import subprocess
@@ -89,6 +90,12 @@ def test_wrong_words_give_one_line_and_2(words, command, capsys):
     assert err.startswith("snowmelt: error: ") and err.count("\n") == 1
 
 
+def test_the_hint_names_the_help_that_lists_the_options(command, capsys):
+    command(lambda args: 0)
+    assert cli.main(["probe", "--no-such-option"]) == 2
+    assert "--no-such-option (hint: see snowmelt probe --help)" in capsys.readouterr().err
+
+
 def test_exit_code_of_the_command(command):
     command(lambda args: 0)
     assert cli.main(["probe"]) == 0
@@ -121,6 +128,39 @@ def test_bug_is_a_traceback_and_1(bug, command, capsys):
     assert cli.main(["probe"]) == 1
     err = capsys.readouterr().err
     assert "Traceback" in err and "report it as CONTRIBUTING.md says" in err
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB.")]
+)
+def test_too_little_memory_is_one_line_and_2(error, command, capsys):
+    def run(args):
+        raise error
+
+    command(run)
+    assert cli.main(["probe"]) == 2
+    err = capsys.readouterr().err
+    assert "memory is too small" in err and "--max-duration" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_a_closed_stream_swallows_what_is_printed(name, command, monkeypatch):
+    def run(args):
+        print("result", flush=True)
+        return sys.stderr.isatty()
+
+    command(run)
+    monkeypatch.setattr(sys, name, None)
+    assert cli.main(["probe"]) == 0
+    getattr(sys, name).close()
+
+
+def test_letters_that_standard_output_does_not_know(command, monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    command(lambda args: print("\N{LOWER ONE EIGHTH BLOCK}EIGHT \udcff") or 0)
+    assert cli.main(["probe"]) == 0
+    assert written.getvalue() == b"\\u2581EIGHT \\udcff\n"
 
 
 def test_interrupt_is_130(command, capsys):

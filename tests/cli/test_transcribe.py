@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from snowmelt.audio.read import read_audio
 from snowmelt.cli.main import main
@@ -103,6 +105,31 @@ def test_a_checkpoint_file_is_a_model_too(exp_dir, sounds, capsys):
     assert capsys.readouterr().out == alone
 
 
+def test_a_checkpoint_file_leaves_nothing_to_choose(exp_dir, sounds, capsys):
+    assert _transcribe(exp_dir / "epoch-1.pt", sounds / "mono.wav", "--avg", "3") == 2
+    err = capsys.readouterr().err
+    assert "epoch-1.pt is one file" in err and len(err.splitlines()) == 1
+
+
+def test_threads_beyond_the_cores_are_not_started(exp_dir, sounds):
+    assert _transcribe(exp_dir, sounds / "mono.wav", "--num-threads", 10**12) == 0
+    assert torch.get_num_threads() <= (os.cpu_count() or 1)
+    torch.set_num_threads(1)
+
+
+def test_names_that_no_line_can_hold(exp_dir, sounds, expected, tmp_path, capsys):
+    names = ["a\tb.wav", "a\nb.wav"]
+    for name in names:
+        (tmp_path / name).write_bytes((sounds / "mono.wav").read_bytes())
+    missing = tmp_path / "c\nd.wav"
+    files = [tmp_path / name for name in names]
+    assert _transcribe(exp_dir, *files, missing, "", "--format", "tsv") == 2
+    out, err = capsys.readouterr()
+    words = expected[str(sounds / "mono.wav")]
+    assert out == f"{tmp_path}/a\\tb.wav\t{words}\n{tmp_path}/a\\nb.wav\t{words}\n"
+    assert len(err.splitlines()) == 2
+
+
 def test_a_folder_stands_for_its_sound_files(exp_dir, sounds, expected, tmp_path, capsys):
     (tmp_path / "inner").mkdir()
     (tmp_path / "notes.txt").write_text("no sound")
@@ -171,6 +198,9 @@ def test_an_empty_folder_is_said(exp_dir, tmp_path, capsys):
         (["a.wav", "--epoch", "7"], "has no epoch-7.pt"),
         (["a.wav", "--num-threads", "0"], "not a whole number"),
         (["a.wav", "--format", "xml"], "invalid choice"),
+        (["a.wav", "--iter", "-3"], "not a whole number"),
+        (["a.wav", "--blank-penalty", "nan"], "not a finite number"),
+        (["a.wav", "--decode-chunk-len", "1000000"], "at most"),
     ],
 )
 def test_wrong_options_are_one_line(exp_dir, words, reason, capsys):

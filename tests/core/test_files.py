@@ -1,12 +1,22 @@
 """Does a file appear whole or not at all, whatever goes wrong while it is written?"""
 
+import errno
+import os
 import resource
 import signal
 
 import pytest
 
 from snowmelt.core.errors import CheckpointError, UserError
-from snowmelt.core.files import atomic_path, require_file, write_bytes, write_text
+from snowmelt.core.files import (
+    atomic_path,
+    make_folder,
+    refusal,
+    remove_leftovers,
+    require_file,
+    write_bytes,
+    write_text,
+)
 
 
 def names(directory):
@@ -73,6 +83,43 @@ def test_an_error_of_another_file_is_passed_on(tmp_path):
     missing = tmp_path / "missing"
     with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "a") as temporary:
         temporary.write_bytes(missing.read_bytes())
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    with atomic_path(tmp_path / "epoch-1.pt") as temporary:
+        temporary.write_text("half")
+        left = temporary.with_name(temporary.name.replace("epoch-1", "epoch-2"))
+        left.write_text("half")
+    others = [tmp_path / name for name in (".tmp-notes-a.pt", "epoch-3.pt", ".tmp-0123abcd-a.txt")]
+    for path in others:
+        path.write_text("keep")
+    remove_leftovers(tmp_path, "*.pt")
+    assert {*tmp_path.iterdir()} == {tmp_path / "epoch-1.pt", *others}
+
+
+def test_a_copy_that_fails_is_an_error_of_its_target(tmp_path):
+    (tmp_path / "a").write_bytes(b"x")
+    full = pytest.raises(UserError, match=r"cannot write .*b: No space left")
+    with full, atomic_path(tmp_path / "b") as temporary:
+        # As shutil.copyfile says it: the source first.
+        reason = os.strerror(errno.ENOSPC)
+        raise OSError(errno.ENOSPC, reason, str(tmp_path / "a"), None, str(temporary))
+
+
+def test_folders(tmp_path):
+    make_folder(tmp_path / "a" / "b")
+    make_folder(tmp_path / "a" / "b")
+    (tmp_path / "file").touch()
+    for name in ("file", "file/b"):
+        with pytest.raises(UserError, match=f"cannot make the folder .*{name}: "):
+            make_folder(tmp_path / name)
+
+
+def test_what_the_system_refuses_is_no_bug():
+    full = OSError(errno.ENOSPC, "No space left on device", "a.pt")
+    assert str(refusal(full)) == "a.pt: No space left on device"
+    assert str(refusal(OSError(errno.EROFS, "Read-only file system"))) == "Read-only file system"
+    assert refusal(OSError(errno.EBADF, "Bad file descriptor")) is None
 
 
 def test_require_file(tmp_path):

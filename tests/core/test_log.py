@@ -2,6 +2,8 @@
 
 import logging
 import re
+import resource
+import signal
 
 import pytest
 
@@ -46,3 +48,20 @@ def test_second_call_replaces_the_first(tmp_path, capsys):
     logging.warning("once")
     assert (tmp_path / "a").read_text() == ""
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_full_disk_is_said_once_and_does_not_stop_the_work(tmp_path, capsys):
+    setup_logging(tmp_path / "log")
+    # A limit on file sizes stands in for a full disk.
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    old_handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
+    try:
+        for _ in range(3):
+            logging.info("a line")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, old_handler)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 4
+    assert f"snowmelt: the log ends here: {tmp_path / 'log'}: File too large" in lines

@@ -1,5 +1,6 @@
 """Loading: which files make the model, and what is said when they do not."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from snowmelt.checkpoint.files import save_checkpoint
 from snowmelt.core.errors import CheckpointError, ConfigError
 from snowmelt.runtime.backend import SpeechModel
 from snowmelt.runtime.load import WeightsChoice, load_model
+from snowmelt.text.tokenizer import build_words
 from tests.runtime.tiny import make_experiment, tiny_weights
 
 
@@ -65,6 +67,14 @@ def test_pretrained_is_taken_unless_a_choice_is_made(exp_dir, tmp_path):
 def test_choices_are_filled_in(exp_dir, tmp_path):
     assert WeightsChoice().resolved(exp_dir) == WeightsChoice(epoch=3, avg=3)
     assert WeightsChoice(epoch=2).resolved(exp_dir) == WeightsChoice(epoch=2, avg=2)
+    for number in (12, 14, 15):
+        (tmp_path / f"epoch-{number}.pt").touch()
+    # Older epochs were deleted: what is left is averaged.
+    assert WeightsChoice().resolved(tmp_path).avg == 3
+    assert WeightsChoice(use_averaged_model=False).resolved(tmp_path).avg == 2
+    assert WeightsChoice(epoch=12).resolved(tmp_path).avg == 9
+    for path in tmp_path.glob("epoch-*.pt"):
+        path.unlink()
     assert WeightsChoice(epoch=30, avg=9).resolved(exp_dir) == WeightsChoice(epoch=30, avg=9)
     for number in (100, 200, 300, 400):
         (tmp_path / f"checkpoint-{number}.pt").touch()
@@ -73,6 +83,8 @@ def test_choices_are_filled_in(exp_dir, tmp_path):
     assert plain.resolved(tmp_path).avg == 3
     with pytest.raises(CheckpointError, match=r"has no epoch-N\.pt"):
         WeightsChoice().resolved(tmp_path)
+    with pytest.raises(CheckpointError, match="nowhere is no folder"):
+        WeightsChoice().resolved(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("chunk_len", [16, 64])
@@ -94,6 +106,11 @@ def test_what_is_wrong_is_said(exp_dir, tmp_path):
     save_checkpoint(other / "encoder.pt", {"model": {"encoder.x": torch.zeros(1)}})
     with pytest.raises(CheckpointError, match="does not fit the model"):
         load_model(other / "encoder.pt")
+    build_words(["ANOTHER VOCABULARY"]).save(other / "lang")
+    config = (other / "config.yaml").read_text()
+    (other / "config.yaml").write_text(re.sub("vocabulary_hash: .*", "", config))
+    with pytest.raises(CheckpointError, match=r"other, mean .* epoch-3\.pt does not fit the model"):
+        load_model(other)
 
 
 def test_weights_of_a_diverged_training_are_refused(exp_dir, tmp_path):

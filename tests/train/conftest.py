@@ -1,55 +1,15 @@
-"""A corpus of a dozen short noises, and a model small enough to train in a test."""
+"""A prepared corpus, its tokenizer, and a model small enough to train in a test."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
-from lhotse import CutSet, Recording, SupervisionSegment
 
 from snowmelt.checkpoint.experiment import ExperimentConfig
 from snowmelt.data import corpora
 from snowmelt.presets.models import ZipformerConfig
 from snowmelt.presets.training import DataConfig, TrainConfig
-
-WORDS = ("ONE", "TWO", "THREE")
-
-
-@dataclass(frozen=True)
-class NoiseCorpus:
-    """Utterances of 0.6 to 1.2 s of noise whose words mean nothing."""
-
-    folder: Path
-    name: str = "noise"
-
-    def prepare(self, archive: Path | None = None) -> None:
-        """Write the sound files."""
-        rng = np.random.default_rng(1)
-        self.folder.mkdir(parents=True)
-        for i in range(12):
-            samples = rng.normal(0, 0.1, 9600 + 800 * i).astype(np.float32)
-            soundfile.write(self.folder / f"utt{i:02d}.wav", samples, 16000)
-
-    def cuts(self, split: str, epoch: int = 0) -> CutSet:
-        """Eight utterances to train on, four for dev."""
-        files = sorted(self.folder.glob("*.wav"))
-        chosen = files[:8] if split == "train" else files[8:]
-        cuts = []
-        for i, path in enumerate(chosen):
-            recording = Recording.from_file(path)
-            cut = recording.to_cut()
-            cut.supervisions = [
-                SupervisionSegment(
-                    id=path.stem,
-                    recording_id=recording.id,
-                    start=0.0,
-                    duration=recording.duration,
-                    text=f"{WORDS[i % 3]} {WORDS[(i + 1) % 3]}",
-                )
-            ]
-            cuts.append(cut)
-        return CutSet.from_cuts(cuts)
+from snowmelt.text.tokenizer import Tokenizer, build_words
+from tests.train.noise import NoiseCorpus
 
 
 @pytest.fixture
@@ -81,3 +41,9 @@ def config() -> ExperimentConfig:
         ),
         data=DataConfig(corpus="noise", max_duration=3.0, max_tail_s=0.2),
     )
+
+
+@pytest.fixture
+def tokenizer() -> Tokenizer:
+    """The three words of the noise corpus."""
+    return build_words(["ONE TWO THREE"])

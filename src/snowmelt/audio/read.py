@@ -5,6 +5,7 @@ one AudioError that names the file, the reason and the remedy. `read_audio` is t
 of the blocks of `iter_audio`: there is one way to decode.
 """
 
+import os
 import re
 import shutil
 import sys
@@ -27,9 +28,6 @@ __all__ = ["AudioBlocks", "AudioInfo", "AudioSource", "info", "iter_audio", "rea
 
 AudioSource: TypeAlias = str | Path | IO[bytes]
 """A path, "-" for standard input, or a binary file object."""
-
-# A pipe is copied here before decoding (decoders seek); above this size the copy is on disk.
-_MAX_PIPE_BYTES_IN_MEMORY: Final = 1 << 26
 
 # libsndfile's frame count for a file whose header does not say how long it is.
 _UNKNOWN_LENGTH: Final = 1 << 62
@@ -216,18 +214,22 @@ def _open(source: AudioSource, resources: ExitStack) -> "tuple[str, soundfile.So
         name, opened = _open_path(source, resources)
     else:
         name = str(getattr(source, "name", "sound stream"))
-        opened = source if source.seekable() else _copied(source, name, resources)
+        opened = _copied(source, name, resources)
     try:
-        # TypeError: soundfile wants a sample rate for names that end in .raw.
-        return name, resources.enter_context(soundfile.SoundFile(opened))
+        # As bytes: soundfile cannot encode a name that is not text. TypeError: it wants a sample
+        # rate for names that end in .raw.
+        file = opened if isinstance(opened, int) or os.name == "nt" else os.fsencode(opened)
+        return name, resources.enter_context(soundfile.SoundFile(file, closefd=False))
     except (soundfile.SoundFileError, TypeError) as error:
         if isinstance(opened, Path) and opened.stat().st_size == 0:
             raise AudioError(f"{name} is empty (0 bytes)", "record or copy it again") from None
         raise AudioError(f"{name} is no sound file: {_reason(error)}", _CONVERT_HINT) from error
 
 
-def _open_path(path: str | Path, resources: ExitStack) -> tuple[str, Path | IO[bytes]]:
+def _open_path(path: str | Path, resources: ExitStack) -> tuple[str, Path | int]:
     if str(path) == "-":
+        if sys.stdin is None:
+            raise AudioError("standard input is closed", "pipe a sound file into it")
         if sys.stdin.isatty():
             raise AudioError("standard input is a terminal", "pipe a sound file into it")
         return "standard input", _copied(sys.stdin.buffer, "standard input", resources)
@@ -242,18 +244,22 @@ def _open_path(path: str | Path, resources: ExitStack) -> tuple[str, Path | IO[b
     return str(path), require_file(path, "sound file", error=AudioError, hint="check the name")
 
 
-def _copied(stream: IO[bytes], name: str, resources: ExitStack) -> IO[bytes]:
-    """A seekable copy of everything the stream gives."""
-    copy = tempfile.SpooledTemporaryFile(_MAX_PIPE_BYTES_IN_MEMORY)  # noqa: SIM115 (next line)
-    resources.enter_context(copy)
+def _copied(stream: IO[bytes], name: str, resources: ExitStack) -> int:
+    """Descriptor of a temporary file with everything the stream gives, since decoders seek.
+
+    libsndfile could also call back into Python for every read. A Ctrl-C that comes in such a call
+    is lost, and the call then looks like the end of the file.
+    """
     try:
+        copy = resources.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 (it does)
         shutil.copyfileobj(stream, copy)
+        copy.flush()
     except OSError as error:
         raise AudioError(f"{name} cannot be read: {error.strerror or error}") from None
     if copy.tell() == 0:
         raise AudioError(f"{name} is empty (0 bytes)", "pipe a sound file into it")
     copy.seek(0)
-    return copy
+    return copy.fileno()
 
 
 def _reason(error: Exception) -> str:

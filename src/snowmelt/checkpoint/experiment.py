@@ -25,6 +25,9 @@ __all__ = ["ExperimentConfig", "load_experiment", "numbered_checkpoints", "save_
 _CONFIG_NAME: Final = "config.yaml"
 _LANG_DIR: Final = "lang"
 
+# More silence than this after every utterance would be a mistake in the unit.
+_MAX_TAIL_S: Final = 10.0
+
 
 @dataclass(frozen=True)
 class ExperimentConfig:
@@ -42,12 +45,23 @@ class ExperimentConfig:
     vocabulary_hash: str = ""
     version: str = __version__
 
+    def __post_init__(self) -> None:
+        if self.model.feature_dim != self.features.num_mel_bins:
+            raise ConfigError(
+                f"the model takes {self.model.feature_dim} mel bins, features have "
+                f"{self.features.num_mel_bins}",
+                hint="set both: --set model.feature_dim=N --set features.num_mel_bins=N",
+            )
+        if not 0.0 <= self.min_tail_s <= _MAX_TAIL_S:
+            raise ConfigError(
+                f"min_tail_s is {self.min_tail_s}, it must be from 0 to {_MAX_TAIL_S:g}",
+                hint="0.4 is usual",
+            )
+
 
 def save_experiment(exp_dir: Path, config: ExperimentConfig, tokenizer: Tokenizer) -> None:
     """Write config.yaml and lang/ of an experiment, each file whole or not at all."""
-    lang_dir = exp_dir / _LANG_DIR
-    lang_dir.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(lang_dir)
+    tokenizer.save(exp_dir / _LANG_DIR)
     write_text(exp_dir / _CONFIG_NAME, dump_yaml(to_dict(config)))
 
 
@@ -57,8 +71,23 @@ def load_experiment(exp_dir: Path) -> tuple[ExperimentConfig, Tokenizer]:
     Raises:
         UserError: a file is missing or damaged, or the tokenizer is not the one trained with.
     """
-    path = require_file(exp_dir / _CONFIG_NAME, "the experiment's configuration")
-    config = from_dict(ExperimentConfig, load_yaml(path))
+    path = require_file(
+        exp_dir / _CONFIG_NAME,
+        "the experiment's configuration",
+        error=ConfigError,
+        hint="it lies beside the checkpoints of a training, with the folder lang",
+    )
+    try:
+        config = from_dict(ExperimentConfig, load_yaml(path))
+    except ConfigError as error:
+        # Settings are named by their place in the file only.
+        where = "" if str(path) in error.message else f"{path}: "
+        raise ConfigError(f"{where}{error.message}", error.hint) from None
+    if not (exp_dir / _LANG_DIR).is_dir():
+        raise ConfigError(
+            f"the vocabulary's folder {exp_dir / _LANG_DIR} does not exist",
+            hint="copy it from where the model was trained",
+        )
     tokenizer = load_tokenizer(exp_dir / _LANG_DIR)
     if config.vocabulary_hash and vocabulary_hash(tokenizer) != config.vocabulary_hash:
         raise ConfigError(

@@ -18,7 +18,7 @@ from torch import Tensor
 from snowmelt.core.errors import CheckpointError
 from snowmelt.core.files import atomic_path, require_file
 
-__all__ = ["load_checkpoint", "save_checkpoint"]
+__all__ = ["load_checkpoint", "peek_checkpoint", "save_checkpoint"]
 
 # icefall saves its options, some of which are paths. Building a path runs no foreign code; names
 # on the right are what other Python versions and systems write. All else stays refused.
@@ -29,6 +29,8 @@ _HARMLESS: Final[list[Any]] = [
     (pathlib.PureWindowsPath, "pathlib.WindowsPath"),
     (pathlib.PureWindowsPath, "pathlib._local.WindowsPath"),
 ]
+
+_NO_CHECKPOINT_HINT: Final = "pass an epoch-N.pt, or another file that torch.save has written"
 
 
 def save_checkpoint(path: str | Path, checkpoint: Mapping[str, Any]) -> None:
@@ -62,16 +64,32 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     path = require_file(path, "checkpoint", error=CheckpointError)
     _require_intact(path)
+    return _load(path, mmap=False)
+
+
+def peek_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint for the numbers in it: tensors stay on disk, so it takes no time.
+
+    Tensors are mapped, not checked for damage; use `load_checkpoint` where they are needed.
+
+    Raises:
+        CheckpointError: as `load_checkpoint`.
+    """
+    return _load(require_file(path, "checkpoint", error=CheckpointError), mmap=True)
+
+
+def _load(path: Path, *, mmap: bool) -> dict[str, Any]:
     try:
         with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
             # Remarks on odd files; what is wrong with them is said below.
             warnings.simplefilter("ignore")
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
-        raise _refused(path, error) from None
+        raise _refused(path) from error
     except Exception as error:
-        # Bytes from anywhere can fail in the parser in any way.
-        raise CheckpointError(f"{path} is no checkpoint: {_first_line(error)}") from error
+        # Bytes from anywhere can fail in the parser in any way, and no reason it gives is of use.
+        _require_intact(path)
+        raise CheckpointError(f"{path} is no checkpoint", _NO_CHECKPOINT_HINT) from error
     if not isinstance(checkpoint, dict):
         raise CheckpointError(f"{path} is no checkpoint: it holds a {type(checkpoint).__name__}")
     return checkpoint
@@ -118,7 +136,7 @@ def _require_intact(path: Path) -> None:
         )
 
 
-def _refused(path: Path, error: Exception) -> CheckpointError:
+def _refused(path: Path) -> CheckpointError:
     """Name the objects torch would not build."""
     found = torch.serialization.get_unsafe_globals_in_checkpoint
     try:
@@ -127,12 +145,8 @@ def _refused(path: Path, error: Exception) -> CheckpointError:
     except Exception:  # a file too odd to be listed
         names = ""
     if not names:
-        return CheckpointError(f"{path} is no checkpoint: {_first_line(error)}")
+        return CheckpointError(f"{path} is no checkpoint", _NO_CHECKPOINT_HINT)
     return CheckpointError(
         f"{path} is refused: reading it would run code ({names})",
         "save it again with tensors and plain values only, on a machine you trust it with",
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -23,17 +23,20 @@ _NAMES_SHOWN: Final = 3
 _WRAPPER: Final = "module."
 
 
-def load_icefall(source: str | Path | Mapping[str, Any], model: nn.Module) -> None:
+def load_icefall(
+    source: str | Path | Mapping[str, Any], model: nn.Module, *, name: str = "the state dict"
+) -> None:
     """Load weights into a model, strictly.
 
     Args:
         source: a checkpoint file, what `load_checkpoint` gave, or a state dict.
         model: keeps its types and devices; unchanged if an error is raised.
+        name: what to call weights that come from no single file in messages.
 
     Raises:
         CheckpointError: the file cannot be read, or names or shapes differ.
     """
-    name = "the state dict" if isinstance(source, Mapping) else str(source)
+    name = name if isinstance(source, Mapping) else str(source)
     checkpoint = source if isinstance(source, Mapping) else load_checkpoint(source)
     weights = state_dict_of(checkpoint, name)
     own = model.state_dict()

@@ -1,15 +1,26 @@
 """How are options read that argparse alone reads badly?
 
-Invariant: imports argparse only, so that every `--help` stays fast.
+Invariant: imports the standard library only, so that every `--help` stays fast.
 """
 
 import argparse
+import math
 from typing import Final
 
-__all__ = ["add_bool", "parse_bool", "positive_int"]
+__all__ = [
+    "add_bool",
+    "finite_float",
+    "natural_int",
+    "parse_bool",
+    "positive_float",
+    "positive_int",
+]
 
 _TRUE_WORDS: Final = frozenset({"1", "true", "yes", "t", "y", "on"})
 _FALSE_WORDS: Final = frozenset({"0", "false", "no", "f", "n", "off"})
+
+# What a float32 can hold: larger numbers would become infinite in calculations.
+_MAX_FLOAT: Final = 3e38
 
 
 def parse_bool(word: str) -> bool:
@@ -58,10 +69,50 @@ def positive_int(word: str) -> int:
     Raises:
         argparse.ArgumentTypeError: it is not.
     """
+    return _int_from(word, minimum=1)
+
+
+def natural_int(word: str) -> int:
+    """A whole number of at least 0.
+
+    Raises:
+        argparse.ArgumentTypeError: it is not.
+    """
+    return _int_from(word, minimum=0)
+
+
+def finite_float(word: str) -> float:
+    """A number; neither NaN nor infinity.
+
+    Raises:
+        argparse.ArgumentTypeError: it is not.
+    """
+    try:
+        number = float(word)
+    except ValueError:
+        number = math.nan
+    if not abs(number) <= _MAX_FLOAT:
+        raise argparse.ArgumentTypeError(f"{word!r} is not a finite number")
+    return number
+
+
+def positive_float(word: str) -> float:
+    """A finite number above 0.
+
+    Raises:
+        argparse.ArgumentTypeError: it is not.
+    """
+    number = finite_float(word)
+    if number <= 0.0:
+        raise argparse.ArgumentTypeError(f"{word!r} is not a number above 0")
+    return number
+
+
+def _int_from(word: str, *, minimum: int) -> int:
     try:
         number = int(word)
     except ValueError:
-        number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{word!r} is not a whole number of at least 1")
+        number = minimum - 1
+    if number < minimum:
+        raise argparse.ArgumentTypeError(f"{word!r} is not a whole number of at least {minimum}")
     return number

@@ -3,6 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING
 
+from snowmelt.cli.arguments import positive_float
 from snowmelt.cli.scoring import add_scoring_options, print_scores
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add_scoring_options(parser)
     parser.add_argument(
         "--max-duration",
-        type=float,
+        type=positive_float,
         default=200.0,
         metavar="SECONDS",
         help="sound in a batch, padding included (default: 200)",

@@ -13,18 +13,19 @@ or numpy before its `run`.
 """
 
 import argparse
-import errno
 import importlib
+import io
 import os
 import select
 import sys
 import traceback
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from snowmelt._version import __version__
 from snowmelt.core.errors import UserError
+from snowmelt.core.files import refusal
 
 __all__ = ["COMMANDS", "build_parser", "entry_point", "main"]
 
@@ -35,19 +36,10 @@ _BUG: Final = 1
 _USER_ERROR: Final = 2
 _INTERRUPTED: Final = 130
 
-# The system refuses a file or a directory that the user named, or the disk is full: nothing in
-# the program is wrong, a traceback would only hide the line that helps.
-_USER_ERRNOS: Final = frozenset(
-    {
-        errno.EACCES,
-        errno.EDQUOT,
-        errno.EISDIR,
-        errno.ENAMETOOLONG,
-        errno.ENOSPC,
-        errno.ENOTDIR,
-        errno.EPERM,
-        errno.EROFS,
-    }
+
+_NO_MEMORY: Final = (
+    "the memory is too small for this (hint: lower --max-duration, --num-decode-streams or "
+    "--decode-chunk-len, or choose a smaller model)"
 )
 
 
@@ -56,6 +48,13 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(_USER_ERROR, f"snowmelt: error: {message} (hint: see {self.prog} --help)\n")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        # argparse leaves unknown words to the outermost parser, whose help does not list options.
+        known, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return known, unknown
 
 
 def entry_point() -> NoReturn:
@@ -73,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code (see the module's docstring).
     """
     words = sys.argv[1:] if argv is None else list(argv)
+    _prepare_streams()
     try:
         args = build_parser(words).parse_args(words)
         exit_code: int = _command_module(args.command).run(args)
@@ -87,12 +87,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return _DONE if _reader_has_left() else _report_bug()
     except OSError as error:
-        if error.errno not in _USER_ERRNOS:
-            return _report_bug()
-        where = f"{error.filename}: " if error.filename is not None else ""
-        return _fail(f"{where}{error.strerror}")
-    except Exception:
-        return _report_bug()
+        refused = refusal(error)
+        return _report_bug() if refused is None else _fail(str(refused))
+    except Exception as error:
+        return _fail(_NO_MEMORY) if _is_out_of_memory(error) else _report_bug()
     return exit_code
 
 
@@ -129,6 +127,23 @@ def _report_bug() -> int:
         file=sys.stderr,
     )
     return _BUG
+
+
+def _prepare_streams() -> None:
+    """Streams that were closed (`>&-`) swallow what is printed; none refuses a character."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            # File names need not be text, and a terminal may not know all letters.
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # torch has several types for this, and is not imported here.
+    signs = ("out of memory", "can't allocate memory")
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in signs)
 
 
 def _reader_has_left() -> bool:

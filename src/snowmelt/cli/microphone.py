@@ -5,13 +5,12 @@ Invariant: sounddevice is imported when the microphone is opened; no sound is dr
 
 import contextlib
 import queue
-import signal
 import threading
 from collections.abc import Iterator
-from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 from snowmelt.core.errors import AudioError, MissingExtraError
+from snowmelt.core.interrupt import stop_requests
 
 if TYPE_CHECKING:
     from snowmelt.search.scorer import FloatArray
@@ -69,7 +68,8 @@ def _blocks(sounddevice: Any, sample_rate: int) -> "Iterator[FloatArray]":
         )
     except sounddevice.PortAudioError as error:
         raise AudioError(f"the microphone cannot be opened: {error}") from None
-    with _stop_on_interrupt() as stopped, microphone:
+    # The last words are still wanted when Ctrl-C comes.
+    with stop_requests() as stopped, microphone:
         while not stopped.is_set():
             if is_behind.is_set():
                 raise AudioError(
@@ -81,18 +81,3 @@ def _blocks(sounddevice: Any, sample_rate: int) -> "Iterator[FloatArray]":
     # What was said before Ctrl-C, but not taken yet.
     while not waiting.empty():
         yield waiting.get_nowait()
-
-
-@contextlib.contextmanager
-def _stop_on_interrupt() -> Iterator[threading.Event]:
-    """An event that Ctrl-C sets, instead of ending the program: the last words are still wanted."""
-    stopped = threading.Event()
-
-    def stop(signal_number: int, frame: FrameType | None) -> None:
-        stopped.set()
-
-    previous = signal.signal(signal.SIGINT, stop)
-    try:
-        yield stopped
-    finally:
-        signal.signal(signal.SIGINT, previous)

@@ -4,10 +4,11 @@ Names and meanings are the original's (icefall's decode.py and streaming_decode.
 """
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from snowmelt.cli.arguments import add_bool, positive_int
+from snowmelt.cli.arguments import add_bool, finite_float, natural_int, positive_int
 
 if TYPE_CHECKING:
     from snowmelt.runtime.backend import SpeechModel
@@ -29,7 +30,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--iter",
-        type=int,
+        type=natural_int,
         default=0,
         metavar="N",
         help="above 0: average checkpoint-N.pt and those before it instead of epochs",
@@ -60,7 +61,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         type=positive_int,
         default=1,
         metavar="N",
-        help="CPU threads of one calculation (default: 1)",
+        help="CPU threads of one calculation, at most one a core (default: 1)",
     )
 
 
@@ -79,7 +80,7 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--blank-penalty",
-        type=float,
+        type=finite_float,
         default=0.0,
         metavar="X",
         help="taken from the score of blank: fewer deletions, more insertions (default: 0)",
@@ -104,7 +105,7 @@ def load(path: Path, weights: "WeightsChoice | None", args: argparse.Namespace) 
 
     from snowmelt.runtime.load import load_model
 
-    torch.set_num_threads(args.num_threads)
+    torch.set_num_threads(min(args.num_threads, os.cpu_count() or 1))
     return load_model(
         path, weights=weights, decode_chunk_len=args.decode_chunk_len, device=args.device
     )

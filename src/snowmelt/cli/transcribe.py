@@ -94,9 +94,15 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("there is nothing to transcribe", "give sound files or --microphone")
     if args.inputs and args.microphone:
         raise ConfigError("--microphone and files exclude each other", "run the command twice")
+    chosen = weights_choice(args)
+    if args.model.is_file() and chosen != WeightsChoice():
+        raise ConfigError(
+            f"{args.model} is one file: --epoch, --iter, --avg and --use-averaged-model choose "
+            "among the files of a folder",
+            f"--model {args.model.parent}",
+        )
     sources = _microphone() if args.microphone else _sources(args.inputs)
     is_live = args.live or args.microphone
-    chosen = weights_choice(args)
     recognizer = OnlineRecognizer(
         load(args.model, None if chosen == WeightsChoice() else chosen, args),
         max_sym_per_frame=args.max_sym_per_frame,
@@ -123,7 +129,7 @@ def _sources(inputs: list[str]) -> "list[AudioSource]":
     sources = []
     for name in inputs:
         path = Path(name)
-        if name != "-" and path.is_dir():
+        if name not in ("", "-") and path.is_dir():
             sources += [_file(str(inside)) for inside in _sound_files(path)] or [_empty(name)]
         else:
             sources.append(_file(name))

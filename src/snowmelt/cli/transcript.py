@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Format", "LivePrinter", "OrderedPrinter"]
 
+# A name that holds these would fill two columns or two lines.
+_ESCAPES: Final = str.maketrans({"\t": "\\t", "\n": "\\n", "\r": "\\r"})
+
 Format = Literal["text", "tsv", "json"]
 
 
@@ -83,7 +86,7 @@ def _line(line_format: Format, name: str, result: "RecognitionResult") -> str:
     if line_format == "text":
         return result.text
     if line_format == "tsv":
-        return f"{name}\t{result.text}"
+        return f"{name.translate(_ESCAPES)}\t{result.text}"
     fields = {
         "path": name,
         "text": result.text,
@@ -101,4 +104,5 @@ def _line(line_format: Format, name: str, result: "RecognitionResult") -> str:
 
 def _print_error(name: str, error: UserError) -> None:
     # Messages about a file name it themselves; once is enough.
-    print(f"{name}: {str(error).removeprefix(f'{name} ')}", file=sys.stderr, flush=True)
+    message = str(error).removeprefix(f"{name} ")
+    print(f"{name.translate(_ESCAPES)}: {message}", file=sys.stderr, flush=True)

@@ -4,6 +4,7 @@ Invariant: under its final name a file is either the old one or the complete new
 the process is killed or the power fails at any moment.
 """
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -13,9 +14,34 @@ from typing import Final
 
 from snowmelt.core.errors import UserError
 
-__all__ = ["atomic_path", "require_file", "write_bytes", "write_text"]
+__all__ = [
+    "atomic_path",
+    "make_folder",
+    "refusal",
+    "remove_leftovers",
+    "require_file",
+    "write_bytes",
+    "write_text",
+]
+
+# How unfinished files are called: <prefix><8 hexadecimal digits>-<final name>.
+_TEMPORARY: Final = ".tmp-"
 
 _LFS_POINTER: Final = b"version https://git-lfs"
+
+_REFUSALS: Final = frozenset(
+    {
+        errno.EACCES,
+        errno.EDQUOT,
+        errno.EFBIG,
+        errno.EISDIR,
+        errno.ENAMETOOLONG,
+        errno.ENOSPC,
+        errno.ENOTDIR,
+        errno.EPERM,
+        errno.EROFS,
+    }
+)
 
 
 @contextmanager
@@ -36,11 +62,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     if path.exists() and not path.is_file():
         raise UserError(f"cannot write {path}: it is not a regular file")
-    temporary = path.with_name(f".tmp-{secrets.token_hex(4)}-{path.name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make {path.parent}: {error.strerror or error}") from None
+    temporary = path.with_name(f"{_TEMPORARY}{secrets.token_hex(4)}-{path.name}")
+    make_folder(path.parent)
     try:
         yield temporary
         _fsync(temporary)
@@ -48,12 +71,48 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         # The rename itself is only durable once the directory is on disk.
         _fsync(path.parent)
     except OSError as error:
-        # An error that names another file is the caller's own affair.
-        if error.filename is None or Path(str(error.filename)) in (temporary, path.parent):
+        # An error that names other files only is the caller's own affair.
+        names = {str(error.filename), str(error.filename2)}
+        if error.filename is None or names & {str(temporary), str(path.parent)}:
             raise UserError(f"cannot write {path}: {error.strerror or error}") from error
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, unless they are there.
+
+    Raises:
+        UserError: something else has its name, or the system refuses.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {path}: {error.strerror or error}") from None
+
+
+def refusal(error: OSError) -> UserError | None:
+    """What to tell the user of an error of the system; None if it is a mistake of the program.
+
+    The system refuses a file or folder that the user named, or the disk is full: nothing in the
+    program is wrong, and a traceback would only hide the line that helps.
+    """
+    if error.errno not in _REFUSALS:
+        return None
+    where = f"{error.filename}: " if error.filename is not None else ""
+    return UserError(f"{where}{error.strerror}")
+
+
+def remove_leftovers(directory: str | Path, pattern: str) -> None:
+    """Remove unfinished files of processes that were killed while they wrote them.
+
+    Args:
+        directory: nobody may be writing such files there now.
+        pattern: final names of the files, as for `Path.glob`.
+    """
+    for path in Path(directory).glob(f"{_TEMPORARY}{'[0-9a-f]' * 8}-{pattern}"):
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from snowmelt.core.files import make_folder
+
 __all__ = ["setup_logging"]
 
 _MARK: Final = "_snowmelt_handler"
@@ -41,8 +43,8 @@ def setup_logging(
         path = Path(log_path)
         if world_size > 1:
             path = path.with_name(f"{path.name}-{rank}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(path, encoding="utf-8"))
+        make_folder(path.parent)
+        handlers.append(_LogFile(path, encoding="utf-8"))
 
     root = logging.getLogger()
     for handler in [h for h in root.handlers if hasattr(h, _MARK)]:
@@ -53,6 +55,25 @@ def setup_logging(
         handler.setFormatter(line)
         root.addHandler(handler)
     root.setLevel(level)
+
+
+class _LogFile(logging.FileHandler):
+    """Says once that the file cannot be written (the disk is full); the work goes on without."""
+
+    _is_broken = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not self._is_broken:
+            super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+            return
+        self._is_broken = True
+        reason = error.strerror or error
+        print(f"snowmelt: the log ends here: {self.baseFilename}: {reason}", file=sys.stderr)
 
 
 class _StderrHandler(logging.Handler):

@@ -28,6 +28,8 @@ __all__ = ["AudioCache", "cut_text", "cut_words", "load_samples", "with_speed_co
 # Half an hour of speech is 115 MB of float32: the two small corpora, three speeds each, fit.
 _DEFAULT_CACHE_BYTES: Final = 1 << 30
 
+_PREPARE_HINT: Final = "remove the corpus's folder and run snowmelt prepare"
+
 
 class AudioCache:
     """Whole decoded recordings, the least recently used dropped first. Safe between threads.
@@ -165,7 +167,7 @@ def _read(recording: Recording, path: str, factor: float) -> npt.NDArray[np.floa
     if rate != recording.sampling_rate:
         raise DataError(
             f"{path} has {rate} Hz, its manifest says {recording.sampling_rate}",
-            "prepare the corpus again",
+            _PREPARE_HINT,
         )
     if factor != 1.0:
         samples = resample(samples, round(rate * factor), rate)
@@ -175,6 +177,6 @@ def _read(recording: Recording, path: str, factor: float) -> npt.NDArray[np.floa
     elif len(samples) != recording.num_samples:
         raise DataError(
             f"{path} has {len(samples)} samples, its manifest says {recording.num_samples}",
-            "prepare the corpus again",
+            _PREPARE_HINT,
         )
     return np.ascontiguousarray(samples, np.float32)

@@ -10,9 +10,71 @@ from torch import Tensor
 
 from snowmelt.core.errors import UserError
 
-__all__ = ["RnntType", "check_boundary", "check_lattice", "check_symbols", "check_type"]
+__all__ = [
+    "RnntType",
+    "check_boundary",
+    "check_joint",
+    "check_lattice",
+    "check_simple",
+    "check_symbols",
+    "check_type",
+]
 
 RnntType = Literal["regular", "modified", "constrained"]
+
+
+def check_simple(
+    lm: Tensor,
+    am: Tensor,
+    symbols: Tensor,
+    termination_symbol: int,
+    rnnt_type: str,
+    boundary: Tensor | None,
+) -> None:
+    """Raise unless the arguments of the simple and smoothed losses fit together.
+
+    Raises:
+        UserError: shapes, types, blank or boundary do not fit.
+        AssertionError: as `check_boundary`.
+    """
+    if lm.ndim != 3 or am.ndim != 3 or lm.size(0) != am.size(0) or lm.size(2) != am.size(2):
+        raise UserError(
+            f"lm must be (N, S+1, V) and am (N, T, V), got {tuple(lm.shape)} and {tuple(am.shape)}"
+        )
+    _check_scores(lm, termination_symbol)
+    if am.dtype != lm.dtype:
+        raise UserError(f"lm and am differ in type: {lm.dtype} and {am.dtype}")
+    _check_rest(symbols, lm.size(0), lm.size(1) - 1, am.size(1), rnnt_type, boundary)
+
+
+def check_joint(
+    logits: Tensor,
+    symbols: Tensor,
+    termination_symbol: int,
+    rnnt_type: str,
+    boundary: Tensor | None,
+    ranges: Tensor | None = None,
+) -> None:
+    """Raise unless the arguments of the full (no `ranges`) or pruned losses fit together.
+
+    Raises:
+        UserError: shapes, types, blank, ranges or boundary do not fit.
+        AssertionError: as `check_boundary`.
+    """
+    if logits.ndim != 4:
+        wanted = "(N, T, S+1, V)" if ranges is None else "(N, T, R, V)"
+        raise UserError(f"logits must be {wanted}, got {tuple(logits.shape)}")
+    _check_scores(logits, termination_symbol)
+    if ranges is None:
+        num_symbols = logits.size(2) - 1
+    else:
+        num_symbols = symbols.size(1) if symbols.ndim == 2 else 0
+        if ranges.dtype != torch.int64 or ranges.shape != logits.shape[:3]:
+            raise UserError(
+                f"ranges must be (N, T, R) = {tuple(logits.shape[:3])} int64, "
+                f"got {tuple(ranges.shape)} {ranges.dtype}"
+            )
+    _check_rest(symbols, logits.size(0), num_symbols, logits.size(1), rnnt_type, boundary)
 
 
 def check_type(rnnt_type: str) -> None:
@@ -108,6 +170,36 @@ def check_lattice(px: Tensor, py: Tensor) -> None:
             f"px must be (N, S, T) or (N, S, T+1) and py (N, S+1, T) with T >= 1, "
             f"got {tuple(px.shape)} and {tuple(py.shape)}"
         )
+
+
+def _check_scores(scores: Tensor, termination_symbol: int) -> None:
+    if scores.dtype not in (torch.float32, torch.float64):
+        raise UserError(
+            f"scores must be float32 or float64, got {scores.dtype}",
+            hint="half precision loses the alignment: call .float() first",
+        )
+    vocab_size = scores.size(-1)
+    if not 0 <= termination_symbol < vocab_size:
+        raise UserError(f"blank id {termination_symbol} is not in a vocabulary of {vocab_size}")
+
+
+def _check_rest(
+    symbols: Tensor,
+    num_utterances: int,
+    num_symbols: int,
+    num_frames: int,
+    rnnt_type: str,
+    boundary: Tensor | None,
+) -> None:
+    check_type(rnnt_type)
+    check_symbols(symbols, num_utterances=num_utterances, num_symbols=num_symbols)
+    check_boundary(
+        boundary,
+        num_utterances=num_utterances,
+        num_symbols=num_symbols,
+        num_frames=num_frames,
+        rnnt_type=rnnt_type,
+    )
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -17,7 +17,13 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-__all__ = ["PairwiseSums", "pairwise_gradients", "pairwise_log_sum_exp", "pairwise_sums"]
+__all__ = [
+    "PairwiseSums",
+    "pairwise_gradients",
+    "pairwise_log_sum_exp",
+    "pairwise_sums",
+    "rows_inside",
+]
 
 # Products of two factors below 1 are added up; sums that end up below these have lost digits
 # to the smallest normal numbers, 1e-38 and 1e-308.

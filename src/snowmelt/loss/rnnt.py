@@ -17,12 +17,10 @@ import torch
 from torch import Tensor
 
 from snowmelt.core.errors import UserError
-from snowmelt.loss.checks import RnntType
+from snowmelt.loss.checks import RnntType, check_joint, check_simple
 from snowmelt.loss.closed_form import LatticeOptions, band_scores, simple_scores
 from snowmelt.loss.logprobs import (
     add_delay_penalty,
-    check_joint,
-    check_simple,
     get_hat_logprobs_pruned,
     get_rnnt_logprobs,
     get_rnnt_logprobs_joint,

@@ -12,11 +12,21 @@ from itertools import pairwise
 from typing import Final
 
 from snowmelt.core.errors import ConfigError
+from snowmelt.presets.ranges import require_numbers
 
 __all__ = ["MODEL_PRESETS", "ZipformerConfig", "model_preset"]
 
 # The embedding halves the frame rate once before the first stack (10 ms -> 20 ms).
 _EMBEDDING_DOWNSAMPLING: Final = 2
+
+# Attention inside a chunk needs memory that grows with the square of its length.
+_MAX_CHUNK_LEN: Final = 6000
+
+# Channels in a group of the decoder's convolution.
+_DECODER_GROUP: Final = 4
+
+# The front end halves the mel bins twice, with kernels of three.
+_MIN_FEATURE_DIM: Final = 7
 
 
 @dataclass(frozen=True)
@@ -48,6 +58,8 @@ class ZipformerConfig:
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
+        positive = {field.name for field in fields(self)} - {"num_left_chunks", "dropout"}
+        require_numbers(self, positive=positive, not_negative=("num_left_chunks", "dropout"))
         num_stacks = len(self.num_encoder_layers)
         for field in fields(self):
             value = getattr(self, field.name)
@@ -56,12 +68,8 @@ class ZipformerConfig:
                     f"{field.name} has {len(value)} values, num_encoder_layers has {num_stacks}",
                     hint="give one value a stack, comma-separated",
                 )
-        step = _EMBEDDING_DOWNSAMPLING * max(self.zipformer_downsampling_factors)
-        if self.decode_chunk_len < step or self.decode_chunk_len % step:
-            raise ConfigError(
-                f"decode_chunk_len is {self.decode_chunk_len}, it must be a multiple of {step}",
-                hint=f"{step}, {2 * step} and {4 * step} feature frames are usual",
-            )
+        self._check_chunks()
+        self._check_parts()
         dims = self.encoder_dims
         if any(a > b for a, b in pairwise(dims)) or any(d % 2 for d in dims):
             raise ConfigError(
@@ -82,6 +90,54 @@ class ZipformerConfig:
                     f"attention_dims value {attention_dim} is no multiple of 2 x nhead ({heads})",
                     hint="queries are split over heads, values have half the width",
                 )
+
+    def _check_chunks(self) -> None:
+        factors = self.zipformer_downsampling_factors
+        coarsest = max(factors, default=1)
+        if any(coarsest % factor for factor in factors):
+            raise ConfigError(
+                f"zipformer_downsampling_factors is {','.join(map(str, factors))}: each must "
+                "divide the largest",
+                hint="1,2,4,8,2 is usual",
+            )
+        step = _EMBEDDING_DOWNSAMPLING * coarsest
+        if self.decode_chunk_len % step:
+            raise ConfigError(
+                f"decode_chunk_len is {self.decode_chunk_len}, it must be a multiple of {step}",
+                hint=f"{step}, {2 * step} and {4 * step} feature frames are usual",
+            )
+        if self.decode_chunk_len > _MAX_CHUNK_LEN:
+            raise ConfigError(
+                f"decode_chunk_len is {self.decode_chunk_len}, it must be at most "
+                f"{_MAX_CHUNK_LEN}, a minute of sound",
+                hint=f"{step}, {2 * step} and {4 * step} feature frames are usual",
+            )
+        if self.short_chunk_size < coarsest:
+            raise ConfigError(
+                f"short_chunk_size is {self.short_chunk_size}, it must be at least {coarsest}, "
+                "the largest of zipformer_downsampling_factors",
+                hint="50 is usual",
+            )
+
+    def _check_parts(self) -> None:
+        if any(kernel % 2 == 0 for kernel in self.cnn_module_kernels):
+            raise ConfigError(
+                f"cnn_module_kernels is {','.join(map(str, self.cnn_module_kernels))}: a kernel "
+                "has a middle, so it must be odd",
+                hint="31 is usual",
+            )
+        if self.decoder_dim % _DECODER_GROUP:
+            raise ConfigError(
+                f"decoder_dim is {self.decoder_dim}, it must be a multiple of {_DECODER_GROUP}",
+                hint="the decoder convolves groups of channels",
+            )
+        if self.feature_dim < _MIN_FEATURE_DIM:
+            raise ConfigError(
+                f"feature_dim is {self.feature_dim}, it must be at least {_MIN_FEATURE_DIM}",
+                hint="80 is usual",
+            )
+        if self.dropout >= 1.0:
+            raise ConfigError(f"dropout is {self.dropout}, it must be below 1", hint="0.1 is usual")
 
     @property
     def decode_chunk_size(self) -> int:

@@ -8,10 +8,11 @@ egs/librispeech/ASR/pruned_transducer_stateless7_streaming/train.py (options and
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from snowmelt.core.errors import ConfigError
 from snowmelt.presets.models import ZipformerConfig, model_preset
+from snowmelt.presets.ranges import require_numbers
 
 __all__ = ["RECIPES", "DataConfig", "Recipe", "TrainConfig", "recipe"]
 
@@ -50,12 +51,32 @@ class TrainConfig:
     use_bf16: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("num_epochs", "schedule_scale", "base_lr", "average_period", "keep_last_k"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(
-                    f"{name} is {getattr(self, name)}, it must be positive",
-                    hint=f"leave {name} out to take the preset's value",
-                )
+        require_numbers(
+            self,
+            positive=(
+                "num_epochs",
+                "base_lr",
+                "lr_batches",
+                "lr_epochs",
+                "prune_range",
+                "warm_step",
+                "clipping_scale",
+                "schedule_scale",
+                "average_period",
+                "keep_last_k",
+                "log_interval",
+                "reset_interval",
+            ),
+            not_negative=(
+                "lr_warmup_batches",
+                "lm_scale",
+                "am_scale",
+                "simple_loss_scale",
+                "ctc_loss_scale",
+                "frame_loss_scale",
+                "frame_loss_batches",
+            ),
+        )
         if self.save_every_n < self.average_period:
             raise ConfigError(
                 f"save_every_n ({self.save_every_n}) is below average_period "
@@ -77,7 +98,7 @@ class DataConfig:
     """Which corpus a run learns from, and what is done to it on the way."""
 
     corpus: str = "digits"
-    tokenizer: str = "words"  # words | chars | bpe
+    tokenizer: Literal["words", "chars", "bpe"] = "words"
     vocab_size: int = 500  # for bpe
     max_duration: float = 200.0
     num_buckets: int = 30
@@ -88,6 +109,19 @@ class DataConfig:
     spec_aug_time_warp_factor: int = 80
     max_tail_s: float = 0.0  # up to this much digital silence is appended in training
     num_workers: int = 1
+
+    def __post_init__(self) -> None:
+        require_numbers(
+            self,
+            positive=(
+                "vocab_size",
+                "max_duration",
+                "num_buckets",
+                "max_utterance_s",
+                "num_workers",
+            ),
+            not_negative=("min_utterance_s", "max_tail_s"),
+        )
 
 
 @dataclass(frozen=True)

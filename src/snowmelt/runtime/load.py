@@ -7,6 +7,7 @@ Invariant: torch is imported inside functions only, when a model is really loade
 """
 
 import dataclasses
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -50,19 +51,34 @@ class WeightsChoice:
         Raises:
             CheckpointError: the experiment has no checkpoint.
         """
+        if not exp_dir.is_dir():
+            raise CheckpointError(
+                f"the experiment {exp_dir} is no folder", "give the --exp-dir of a training"
+            )
         if self.iteration > 0:
             numbers = numbered_checkpoints(exp_dir, "checkpoint")
             # The running mean needs one checkpoint more: the one before the first.
             available = sum(n <= self.iteration for n in numbers) - self.use_averaged_model
             return dataclasses.replace(self, avg=self.avg or max(1, min(_DEFAULT_AVG, available)))
+        epochs = numbered_checkpoints(exp_dir, "epoch")
         epoch = self.epoch
         if epoch is None:
-            epoch = max(numbered_checkpoints(exp_dir, "epoch"), default=0)
+            epoch = max(epochs, default=0)
         if epoch == 0:
             raise CheckpointError(
                 f"{exp_dir} has no epoch-N.pt", "train at least one epoch, or choose --iter"
             )
-        return dataclasses.replace(self, epoch=epoch, avg=self.avg or min(_DEFAULT_AVG, epoch))
+        return dataclasses.replace(self, epoch=epoch, avg=self.avg or self._most(epoch, epochs))
+
+    def _most(self, epoch: int, epochs: Container[int]) -> int:
+        """How many epochs up to `epoch` can be averaged, at most the default."""
+        wanted = min(_DEFAULT_AVG, epoch)
+        for avg in range(wanted, 0, -1):
+            # The running mean needs the file before the first only, if there is one at all.
+            needed = (epoch - avg,) if self.use_averaged_model else range(epoch - avg + 1, epoch)
+            if all(number == 0 or number in epochs for number in needed):
+                return avg
+        return wanted  # whose files are then said to be missing
 
 
 def load_model(
@@ -106,7 +122,7 @@ def load_model(
     torch_device = pick_device(device)
     model = build_transducer(model_config, tokenizer.vocab_size)
     source, description = _chosen_weights(path, weights)
-    load_icefall(source, model)
+    load_icefall(source, model, name=description)
     for name, parameter in model.named_parameters():
         # Such a model would not fail: it would find silence in everything.
         if not bool(parameter.isfinite().all()):

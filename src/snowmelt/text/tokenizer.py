@@ -342,20 +342,21 @@ def _words(text: str) -> list[str]:
     return text.replace(_WORD_START, " ").split()
 
 
-def _check_table(tokens: Sequence[str]) -> None:
+def _check_table(tokens: Sequence[str], name: str = "the vocabulary") -> None:
     if tuple(tokens[:3]) != _SPECIAL_TOKENS:
         raise DataError(
-            f"the vocabulary begins with {' '.join(tokens[:3]) or 'nothing'}",
+            f"{name} begins with {' '.join(tokens[:3]) or 'nothing'}",
             f"ids 0, 1, 2 must be {' '.join(_SPECIAL_TOKENS)}",
         )
     if len(set(tokens)) != len(tokens):
         twice = next(token for i, token in enumerate(tokens) if token in tokens[:i])
-        raise DataError(f"the vocabulary has token {twice!r} twice")
+        raise DataError(f"{name} has token {twice!r} twice", "every token has one id")
 
 
 def _read_tokens(path: Path) -> list[str]:
     """Tokens in the order of their ids, without disambiguation symbols."""
-    require_file(path, "token table", error=DataError)
+    hint = "copy it from where the model was trained"
+    require_file(path, "token table", error=DataError, hint=hint)
     tokens: dict[int, str] = {}
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
@@ -375,6 +376,7 @@ def _read_tokens(path: Path) -> list[str]:
         symbols.pop()
     if sorted(tokens)[: len(symbols)] != list(range(len(symbols))):
         raise DataError(f"{path} leaves out ids below {max(tokens)}", "ids must run 0, 1, 2, ...")
+    _check_table(symbols, f"the vocabulary in {path}")
     return symbols
 
 

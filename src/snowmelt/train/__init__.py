@@ -1,1 +1,7 @@
-"""Training: from a manifest to a checkpoint."""
+"""How does a model learn? From a manifest of cuts to checkpoints.
+
+`launch` settles a run and starts its processes; in each of them `trainer` takes batches from
+`corpus`, losses from `objective`, and keeps the state in `resume` and the record in `history`.
+
+Invariant: knows neither recognizers nor result files; what it writes, `checkpoint` can read.
+"""

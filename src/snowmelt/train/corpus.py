@@ -15,7 +15,7 @@ from snowmelt.data.augment import SpecAugmentConfig
 from snowmelt.data.batch import AsrDataset
 from snowmelt.data.corpora import get_corpus
 from snowmelt.data.cuts import AudioCache, with_speed_copies
-from snowmelt.data.filter import filter_cuts
+from snowmelt.data.filter import DroppedCuts, filter_cuts
 from snowmelt.data.sampler import DurationBatchSampler
 from snowmelt.text.tokenizer import Tokenizer
 from snowmelt.train.distributed import Ranks
@@ -48,6 +48,7 @@ class TrainingCorpus:
         self._corpus = get_corpus(data.corpus, data_dir / data.corpus, seed=seed)
         # One cache for all epochs: a small corpus is read from disk once.
         self._cache = AudioCache()
+        self._has_reported = not ranks.is_main
 
     def training_epoch(self, epoch: int) -> tuple[AsrDataset, list[list[int]]]:
         """Data set of an epoch (from 1) and this rank's batches of it, in order.
@@ -66,8 +67,7 @@ class TrainingCorpus:
             max_duration=data.max_utterance_s,
             fbank_config=self._config.features,
         )
-        if dropped.counts:
-            _logger.warning("Left out of epoch %d: %s", epoch, dropped)
+        self._report(dropped)
         if not len(kept):
             raise DataError(
                 f"no utterance of {data.corpus} can be learnt from: {dropped}",
@@ -125,3 +125,12 @@ class TrainingCorpus:
         rows = [dataset.get([n], epoch=0).features[0] for n in range(0, len(dataset), step)]
         features = torch.cat(rows).double()
         return float(features.mean()), float(features.std())
+
+    def _report(self, dropped: DroppedCuts) -> None:
+        """Log what is left out, once a run: mostly the same in every epoch."""
+        if self._has_reported or not dropped.reasons:
+            return
+        self._has_reported = True
+        for cut_id, reason in dropped.reasons:
+            _logger.info("Left out of training: %s, %s", cut_id, reason)
+        _logger.warning("%s", dropped)

@@ -1,25 +1,41 @@
-"""Who else trains this model? Process groups of data-parallel training, on torchrun's engine.
+"""Who else trains this model? Process groups of data-parallel training.
 
-`launch` starts the processes of one machine; inside each, `process_group` joins them. A process
-started by torchrun itself finds the same environment and needs no launch.
+`launch` starts the processes of one machine; inside each, `process_group` joins them through the
+environment variables that torchrun defines. A process that torchrun has started needs no launch.
 
-Invariant: one thread a process on a CPU; a single process needs no process group at all.
+Invariant: a single process needs no process group at all; when one of several fails, all end, and
+its reason is the one that is raised.
 """
 
 import os
+import signal
 import socket
+import sys
+import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import ParamSpec
+from multiprocessing import get_context
+from multiprocessing.queues import SimpleQueue
+from typing import Any, Final, ParamSpec
 
 import torch
 import torch.distributed as dist
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+from torch.multiprocessing.spawn import ProcessExitedException, spawn
 
-__all__ = ["Ranks", "launch", "num_cores", "process_group", "sum_over_ranks"]
+from snowmelt.core.errors import UserError
+from snowmelt.core.files import refusal
+from snowmelt.core.interrupt import stop_requests
+
+__all__ = ["Ranks", "any_rank", "launch", "num_cores", "process_group", "sum_over_ranks"]
 
 _P = ParamSpec("_P")
+_Reports = SimpleQueue[BaseException]
+
+# Others notice within this time that one has failed, and end by themselves; then they are killed.
+_GRACE_S: Final = 10.0
+# After a second Ctrl-C: time to remove a file that is half written.
+_GOODBYE_S: Final = 1.0
 
 
 @dataclass(frozen=True)
@@ -40,31 +56,43 @@ def launch(
 ) -> None:
     """Run `function(*args)` in `world_size` processes of this machine and wait for them.
 
+    Signals that ask this process to stop are passed on as SIGTERM: it is `function` that decides
+    how to stop, by raising KeyboardInterrupt.
+
     Args:
         world_size: number of processes; 1 calls the function here.
         function: a module-level function; its arguments are pickled.
 
     Raises:
-        ChildFailedError: a process failed; it names the rank.
+        UserError: raised by one of them, or one was killed by the system.
+        KeyboardInterrupt: they were asked to stop.
+        RuntimeError: any other failure; the text holds the traceback of the process that failed.
     """
     if world_size == 1:
         function(*args, **kwargs)
         return
-    # Each process computes on a core of its own: more threads would fight for the same cores.
+    # Each process computes on its own cores: more threads would fight for the same ones.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, num_cores() // world_size)))
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=world_size,
-        rdzv_backend="static",
-        rdzv_endpoint=f"127.0.0.1:{_free_port()}",
-        rdzv_configs={"rank": 0, "timeout": 60},
-        max_restarts=0,
-        start_method="spawn",
-        monitor_interval=0.1,
-        run_id="snowmelt",
+    reports: _Reports = get_context("spawn").SimpleQueue()
+    processes = spawn(
+        _run_rank,
+        (world_size, _free_port(), reports, function, args, kwargs),
+        nprocs=world_size,
+        join=False,
     )
-    elastic_launch(config, function)(*args, **kwargs)
+    try:
+        with stop_requests(lambda: _terminate(processes.pids())) as stop_requested:
+            while not processes.join(grace_period=_GRACE_S):
+                pass
+    except ProcessExitedException as error:
+        raise _cause(error, reports, is_stopping=stop_requested.is_set()) from None
+    finally:
+        for process in processes.processes:
+            process.join(_GOODBYE_S)
+            process.kill()
+            process.join()
+    if not reports.empty():
+        raise reports.get()
 
 
 @contextmanager
@@ -74,11 +102,12 @@ def process_group(device: torch.device) -> Iterator[Ranks]:
     if world_size == 1:
         yield Ranks()
         return
+    if device.type == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    try:
-        yield Ranks(dist.get_rank(), dist.get_world_size())
-    finally:
-        dist.destroy_process_group()
+    yield Ranks(dist.get_rank(), dist.get_world_size())
+    # Not after an error: leaving makes the others fail, and this one shall be the first to report.
+    dist.destroy_process_group()
 
 
 def sum_over_ranks(values: tuple[float, ...], ranks: Ranks, device: torch.device) -> list[float]:
@@ -91,9 +120,74 @@ def sum_over_ranks(values: tuple[float, ...], ranks: Ranks, device: torch.device
     return [float(v) for v in summed]
 
 
+def any_rank(flag: bool, ranks: Ranks, device: torch.device) -> bool:
+    """Whether `flag` is true in any process; all get the same answer."""
+    return sum_over_ranks((float(flag),), ranks, device)[0] > 0.0
+
+
 def num_cores() -> int:
     """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _run_rank(
+    rank: int,
+    world_size: int,
+    port: int,
+    reports: _Reports,
+    function: Callable[..., None],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> None:
+    os.environ.update(
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE=str(world_size),
+        LOCAL_WORLD_SIZE=str(world_size),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+    )
+    exit_code = 0
+    try:
+        function(*args, **kwargs)
+    except KeyboardInterrupt as error:
+        reports.put(error)
+    except UserError as error:
+        reports.put(error)
+        exit_code = 1
+    except Exception as error:
+        refused = refusal(error) if isinstance(error, OSError) else None
+        bug = RuntimeError(f"process {rank} of {world_size}:\n{traceback.format_exc()}")
+        reports.put(refused or bug)
+        exit_code = 1
+    # At once: an ordinary end may abort in a process group that was not left (see `process_group`).
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)
+
+
+def _cause(error: ProcessExitedException, reports: _Reports, *, is_stopping: bool) -> BaseException:
+    """Why the processes ended: the others' failures are consequences of the first one's."""
+    report = None if reports.empty() else reports.get()
+    if isinstance(report, UserError):
+        return report
+    # Ended by a signal it could report nothing.
+    if error.signal_name is not None:
+        if is_stopping:
+            return KeyboardInterrupt()
+        if error.signal_name == "SIGKILL":
+            return UserError(
+                f"process {error.error_index} was killed by the system",
+                "this happens when memory runs out: lower --max-duration or --world-size",
+            )
+        return error
+    return report or error
+
+
+def _terminate(pids: list[int]) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
 
 
 def _free_port() -> int:

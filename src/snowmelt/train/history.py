@@ -5,6 +5,7 @@ when the run goes on from that checkpoint.
 """
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -21,14 +22,19 @@ HISTORY_NAME: Final = "history.jsonl"
 class History:
     """Records of one run; does nothing on a process that does not write.
 
+    TensorBoard tags are the original's, over the number of batches.
+
     Args:
         exp_dir: the experiment; records go to its `tensorboard` folder.
-        done: batches done so far; later records are dropped.
+        done: batches done so far; what was recorded after them is dropped.
+        epoch: the epoch the run goes on with: it will be validated (again).
         is_main: whether this process writes.
         tensorboard: whether TensorBoard events are written beside the JSON lines.
     """
 
-    def __init__(self, exp_dir: Path, *, done: int, is_main: bool, tensorboard: bool) -> None:
+    def __init__(
+        self, exp_dir: Path, *, done: int, epoch: int, is_main: bool, tensorboard: bool
+    ) -> None:
         self._path = exp_dir / "tensorboard" / HISTORY_NAME
         self._is_main = is_main
         self._file: TextIO | None = None
@@ -36,7 +42,11 @@ class History:
         if not is_main:
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        kept = [r for r in read_history(exp_dir) if r["batch"] <= done] if done else []
+        kept = [
+            r
+            for r in (read_history(exp_dir) if done else ())
+            if r["batch"] <= done and (r["kind"] == "train" or r["epoch"] < epoch)
+        ]
         write_text(self._path, "".join(json.dumps(r) + "\n" for r in kept))
         self._file = self._path.open("a", encoding="utf-8")
         if tensorboard:
@@ -63,21 +73,35 @@ class History:
         """Record one training batch."""
         self._write({"kind": "train", "batch": batch_idx_train, "epoch": epoch, "lr": lr}, totals)
 
+    def point(
+        self,
+        batch_idx_train: int,
+        epoch: int,
+        *,
+        current: LossTotals,
+        totals: LossTotals,
+        lr: float,
+    ) -> None:
+        """Draw a point of the TensorBoard curves: this batch's losses and the decayed ones."""
+        self._scalars("train/current_", current.per_frame(), batch_idx_train)
+        self._scalars("train/tot_", totals.per_frame(), batch_idx_train)
+        self._scalars("train/", {"learning_rate": lr, "epoch": epoch}, batch_idx_train)
+
     def validation(self, batch_idx_train: int, epoch: int, totals: LossTotals) -> None:
         """Record the losses on the dev set."""
         self._write({"kind": "valid", "batch": batch_idx_train, "epoch": epoch}, totals)
-        self.scalars("train/valid_", totals.per_frame(), batch_idx_train)
+        self._scalars("train/valid_", totals.per_frame(), batch_idx_train)
 
-    def scalars(self, prefix: str, values: Mapping[str, float], batch_idx_train: int) -> None:
-        """Write TensorBoard scalars."""
+    def _scalars(self, prefix: str, values: Mapping[str, float], batch_idx_train: int) -> None:
         if self._writer is not None:
             for name, value in values.items():
                 self._writer.add_scalar(prefix + name, value, batch_idx_train)
 
-    def flush(self) -> None:
+    def sync(self) -> None:
         """Make the records as durable as the checkpoint that is written next."""
         if self._file is not None:
             self._file.flush()
+            os.fsync(self._file.fileno())
 
     def _write(self, head: dict[str, Any], totals: LossTotals) -> None:
         if self._file is None:

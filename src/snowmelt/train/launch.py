@@ -1,24 +1,25 @@
 """How does a run start? Settings, tokenizer, checkpoint and processes are settled here, once.
 
-Invariant: everything that can be wrong with the user's input is found before a process starts.
+Invariant: what is wrong with settings, corpus or device is found before a process starts.
 """
 
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 
 from snowmelt.checkpoint.experiment import ExperimentConfig
 from snowmelt.core.config import dump_yaml, from_dict, override, to_dict
-from snowmelt.core.errors import CheckpointError, ConfigError, DataError
-from snowmelt.core.files import require_file
+from snowmelt.core.errors import CheckpointError, ConfigError
+from snowmelt.core.files import make_folder, require_file
 from snowmelt.data.corpora import get_corpus
 from snowmelt.data.cuts import cut_text
 from snowmelt.presets.models import model_preset
 from snowmelt.presets.training import DataConfig, recipe
+from snowmelt.runtime.backends.torch_eager import pick_device
 from snowmelt.text.tokenizer import (
     Tokenizer,
     build_chars,
@@ -31,6 +32,9 @@ from snowmelt.train.resume import newest_checkpoint
 from snowmelt.train.trainer import RunOptions, train
 
 __all__ = ["RunPlan", "prepare_run", "start_run"]
+
+# The environment variable with the number of processes, where they have been started already.
+_STARTED_BY_TORCHRUN: Final = "WORLD_SIZE"
 
 
 @dataclass(frozen=True)
@@ -81,28 +85,18 @@ def prepare_run(
     Raises:
         UserError: settings, data or checkpoints do not fit.
     """
-    base = recipe(preset)
-    config = ExperimentConfig(model=base.model, train=base.train, data=base.data)
-    if model_preset_name is not None:
-        config = replace(config, model=model_preset(model_preset_name))
-    merged = to_dict(config)
-    for group, values in overrides.items():
-        merged[group].update({k: v for k, v in values.items() if v is not None})
-    config = override(from_dict(ExperimentConfig, merged), assignments)
-    _check(config)
+    config = _settings(preset, model_preset_name, overrides, assignments)
     resume_from = _checkpoint_to_resume(exp_dir, resume, start_epoch, start_batch)
-    device = _choose_device(device)
-    tokenizer = _make_tokenizer(config.data, data_dir)
-    config = replace(config, vocabulary_hash=vocabulary_hash(tokenizer))
+    device = str(pick_device(device))
     num_processes = _choose_world_size(world_size, device)
+    tokenizer = _make_tokenizer(config.data, data_dir)
     return RunPlan(
-        config=config,
+        config=replace(config, vocabulary_hash=vocabulary_hash(tokenizer)),
         tokenizer=tokenizer,
         options=RunOptions(
             exp_dir=exp_dir,
             data_dir=data_dir,
             device=device,
-            num_threads=max(1, num_cores() // num_processes),
             tensorboard=tensorboard,
             resume_from=resume_from,
         ),
@@ -112,21 +106,35 @@ def prepare_run(
 
 def start_run(plan: RunPlan) -> None:
     """Train as planned, in this process or in several of this machine."""
-    plan.options.exp_dir.mkdir(parents=True, exist_ok=True)
-    if "WORLD_SIZE" in os.environ:  # started by torchrun: this process is one of many already
+    make_folder(plan.options.exp_dir)
+    if _STARTED_BY_TORCHRUN in os.environ:  # this process is one of many already
         train(plan.config, plan.tokenizer, plan.options)
     else:
         launch(plan.world_size, train, plan.config, plan.tokenizer, plan.options)
 
 
-def _check(config: ExperimentConfig) -> None:
-    """Settings that are right each for itself and wrong together."""
+def _settings(
+    preset: str,
+    model_preset_name: str | None,
+    overrides: Mapping[str, Mapping[str, Any]],
+    assignments: list[str],
+) -> ExperimentConfig:
+    base = recipe(preset)
+    config = ExperimentConfig(model=base.model, train=base.train, data=base.data)
+    if model_preset_name is not None:
+        config = replace(config, model=model_preset(model_preset_name))
+    merged = to_dict(config)
+    for group, values in overrides.items():
+        merged[group].update({k: v for k, v in values.items() if v is not None})
+    config = override(from_dict(ExperimentConfig, merged), assignments)
+    # Right each for itself and wrong together.
     warps_time = config.data.enable_spec_aug and config.data.spec_aug_time_warp_factor >= 1
     if config.train.frame_loss_scale > 0.0 and warps_time:
         raise ConfigError(
             "frame_loss_scale needs word times, which spec_aug_time_warp_factor would move",
             hint="add --spec-aug-time-warp-factor 0 or --frame-loss-scale 0",
         )
+    return config
 
 
 def _checkpoint_to_resume(
@@ -150,28 +158,19 @@ def _checkpoint_to_resume(
     return newest
 
 
-def _choose_device(device: str) -> str:
-    available = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if device == "auto":
-        return "cuda" if available["cuda"] else "cpu"
-    if not available[device]:
-        raise ConfigError(
-            f"--device {device}: this machine has no such device, or torch was built without it",
-            hint="use --device auto",
-        )
-    return device
-
-
 def _choose_world_size(world_size: str, device: str) -> int:
+    if _STARTED_BY_TORCHRUN in os.environ:
+        return int(os.environ[_STARTED_BY_TORCHRUN])
     if world_size == "auto":
-        return torch.cuda.device_count() if device == "cuda" else num_cores()
+        return {"cuda": torch.cuda.device_count(), "cpu": num_cores()}.get(device, 1)
     if not world_size.isdecimal() or int(world_size) < 1:
         raise ConfigError(
             f"--world-size {world_size} is no number of processes", hint="write 1 or more, or auto"
+        )
+    if device == "cuda" and int(world_size) > torch.cuda.device_count():
+        raise ConfigError(
+            f"--world-size {world_size}: this machine has {torch.cuda.device_count()} GPUs",
+            hint="use --world-size auto",
         )
     return int(world_size)
 
@@ -184,6 +183,4 @@ def _make_tokenizer(data: DataConfig, data_dir: Path) -> Tokenizer:
         return build_words(texts)
     if data.tokenizer == "chars":
         return build_chars(texts)
-    if data.tokenizer == "bpe":
-        return train_bpe(texts, data.vocab_size)
-    raise DataError(f"there is no tokenizer {data.tokenizer!r}", hint="choose words, chars or bpe")
+    return train_bpe(texts, data.vocab_size)

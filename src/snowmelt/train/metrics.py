@@ -3,7 +3,7 @@
 Invariant: plain floats; formatting follows the original's log so that its tools can read ours.
 """
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 __all__ = ["LossTotals", "format_totals"]
 
@@ -29,29 +29,19 @@ class LossTotals:
 
     def values(self) -> tuple[float, ...]:
         """The sums, in the order of the constructor."""
-        return (
-            self.loss,
-            self.simple_loss,
-            self.pruned_loss,
-            self.ctc_loss,
-            self.frame_loss,
-            self.frames,
-            self.utterances,
-        )
+        return astuple(self)
 
     def per_frame(self) -> dict[str, float]:
         """Losses per encoder frame, by name; auxiliary ones only where there are any."""
-        frames = max(self.frames, 1.0)
-        named = {
-            "loss": self.loss / frames,
-            "simple_loss": self.simple_loss / frames,
-            "pruned_loss": self.pruned_loss / frames,
+        sums = {
+            "loss": self.loss,
+            "simple_loss": self.simple_loss,
+            "pruned_loss": self.pruned_loss,
         }
-        if self.ctc_loss:
-            named["ctc_loss"] = self.ctc_loss / frames
-        if self.frame_loss:
-            named["frame_loss"] = self.frame_loss / frames
-        return named
+        auxiliary = {"ctc_loss": self.ctc_loss, "frame_loss": self.frame_loss}
+        sums |= {name: value for name, value in auxiliary.items() if value}
+        frames = max(self.frames, 1.0)
+        return {name: value / frames for name, value in sums.items()}
 
 
 def format_totals(totals: LossTotals) -> str:

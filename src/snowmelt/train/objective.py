@@ -23,7 +23,14 @@ from snowmelt.loss.rnnt import (
 from snowmelt.models.transducer import Transducer
 from snowmelt.presets.training import TrainConfig
 
-__all__ = ["LossScales", "StepLosses", "TransducerObjective", "loss_scales", "transducer_loss"]
+__all__ = [
+    "LossScales",
+    "StepLosses",
+    "TransducerLosses",
+    "TransducerObjective",
+    "loss_scales",
+    "transducer_loss",
+]
 
 # The pruned loss starts with a tenth of its weight: until the simple loss has found an alignment,
 # the band it is computed on is noise.
@@ -102,8 +109,8 @@ def transducer_loss(
     # The lattice sums hundreds of terms: half precision would lose the alignment.
     with torch.autocast(device_type=x.device.type, enabled=False):
         simple_loss, (px_grad, py_grad) = rnnt_loss_smoothed(
-            lm=lm.float() if lm.dtype != torch.float64 else lm,
-            am=am.float() if am.dtype != torch.float64 else am,
+            lm=_full_precision(lm),
+            am=_full_precision(am),
             symbols=y,
             termination_symbol=blank_id,
             lm_only_scale=lm_scale,
@@ -123,7 +130,7 @@ def transducer_loss(
     logits = model.joiner(am_pruned, lm_pruned, project_input=False)  # (N, T, R, V)
     with torch.autocast(device_type=x.device.type, enabled=False):
         pruned_loss = rnnt_loss_pruned(
-            logits=logits.float() if logits.dtype != torch.float64 else logits,
+            logits=_full_precision(logits),
             symbols=y,
             ranges=ranges,
             termination_symbol=blank_id,
@@ -202,19 +209,13 @@ class TransducerObjective(nn.Module):
         )
         ctc_loss = self._ctc_loss(losses, y, y_lens)
         frame_loss = self._frame_loss(losses, frame_tokens)
-        is_finite = (
-            losses.simple_loss.isfinite() & losses.pruned_loss.isfinite() & ctc_loss.isfinite()
-        )
-
-        def finite_sum(loss: Tensor) -> Tensor:
-            return torch.where(is_finite, loss, torch.zeros_like(loss)).sum()
-
-        sums = [
-            finite_sum(loss)
-            for loss in (losses.simple_loss, losses.pruned_loss, ctc_loss, frame_loss)
-        ]
-        total = torch.stack([s * x for s, x in zip(scales, sums, strict=True)]).sum()
-        simple, pruned, ctc, frame = (s.detach() for s in sums)
+        per_utterance = torch.stack(
+            [losses.simple_loss, losses.pruned_loss, ctc_loss, frame_loss]
+        )  # (4, N)
+        is_finite = per_utterance.isfinite().all(dim=0)
+        sums = per_utterance.masked_fill(~is_finite, 0.0).sum(dim=1)
+        total = (sums * sums.new_tensor(scales)).sum()
+        simple, pruned, ctc, frame = sums.detach()
         return StepLosses(total, simple, pruned, ctc, frame, is_finite)
 
     def _ctc_loss(self, losses: TransducerLosses, y: Tensor, y_lens: Tensor) -> Tensor:
@@ -238,3 +239,7 @@ class TransducerObjective(nn.Module):
             return torch.zeros_like(losses.simple_loss)
         logits = self.heads["frame"](losses.encoder_out).float()
         return F.cross_entropy(logits.transpose(1, 2), frame_tokens, reduction="none").sum(dim=1)
+
+
+def _full_precision(scores: Tensor) -> Tensor:
+    return scores if scores.dtype == torch.float64 else scores.float()

@@ -3,11 +3,14 @@
 Random numbers need no state here: they are functions of (seed, batch number) or of (seed, epoch,
 utterance), see `seed_batch`.
 
-Invariant: a checkpoint holds plain types only and appears whole or not at all.
+Invariant: a checkpoint holds plain types only and appears whole or not at all; a run that goes on
+from it computes what it would have computed without the interruption.
 """
 
 import copy
+import logging
 import random
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -16,8 +19,9 @@ import torch
 from torch import nn
 
 from snowmelt.checkpoint.average import update_averaged_model
-from snowmelt.checkpoint.experiment import ExperimentConfig
-from snowmelt.checkpoint.files import load_checkpoint, save_checkpoint
+from snowmelt.checkpoint.experiment import ExperimentConfig, numbered_checkpoints
+from snowmelt.checkpoint.files import load_checkpoint, peek_checkpoint, save_checkpoint
+from snowmelt.core.config import to_dict
 from snowmelt.core.errors import CheckpointError
 from snowmelt.models.regularisers import (
     load_regulariser_state,
@@ -26,21 +30,38 @@ from snowmelt.models.regularisers import (
 )
 from snowmelt.optim.eden import Eden
 from snowmelt.optim.scaled_adam import ScaledAdam
+from snowmelt.train.distributed import Ranks
 from snowmelt.train.metrics import LossTotals
 from snowmelt.train.objective import TransducerObjective
 
 __all__ = ["Progress", "TrainState", "newest_checkpoint", "seed_batch"]
 
+_logger = logging.getLogger(__name__)
+
 # Far enough apart that no batch of one rank draws what a batch of another rank drew.
 _RANK_STRIDE: Final = 1_000_000_007
 _SEED_STRIDE: Final = 1_000_003
+
+# The weights belong to these settings.
+_OF_THE_WEIGHTS: Final = ("model.", "features.", "min_tail_s", "vocabulary_hash")
+# The batches of an epoch follow from these.
+_OF_THE_BATCHES: Final = ("data.", "train.seed", "world_size")
+# These change nothing that is learnt from one batch.
+_OF_NO_INFLUENCE: Final = (
+    "version",
+    "data.num_workers",
+    "train.keep_last_k",
+    "train.log_interval",
+    "train.num_epochs",
+    "train.save_every_n",
+)
 
 
 @dataclass
 class Progress:
     """Position in the run: `batch_idx_train` batches done in all, `batch` of them in this epoch.
 
-    `epoch` counts from 1. `totals` are the decayed losses of the log.
+    `epoch` counts from 1; when an epoch is complete it is the next one, with `batch` 0.
     """
 
     epoch: int = 1
@@ -60,7 +81,7 @@ class TrainState:
         optimizer: over the parameters of `objective`.
         scheduler: learning rates.
         config: settings; its flat options go into the checkpoint as the original's do.
-        keeps_average: whether this process keeps the running mean of the model.
+        ranks: this process among all; only the main one keeps the running mean of the model.
     """
 
     def __init__(
@@ -69,18 +90,18 @@ class TrainState:
         optimizer: ScaledAdam,
         scheduler: Eden,
         config: ExperimentConfig,
-        *,
-        keeps_average: bool,
+        ranks: Ranks,
     ) -> None:
         self.objective = objective
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.config = config
+        self.ranks = ranks
         self.progress = Progress()
-        self.totals = LossTotals()
+        self.totals = LossTotals()  # of this process's batches, decayed
         # Float64 throughout: a mean over thousands of updates loses digits in float32.
         self.model_avg: nn.Module | None = (
-            copy.deepcopy(objective.model).to(torch.float64) if keeps_average else None
+            copy.deepcopy(objective.model).to(torch.float64) if ranks.is_main else None
         )
         self.set_batch_count()
 
@@ -101,27 +122,39 @@ class TrainState:
                 average_period=period,
             )
 
-    def save(self, path: Path, rank_states: list[dict[str, float]]) -> None:
-        """Write a checkpoint; `rank_states` are the regularisers' states of all ranks."""
-        if self.model_avg is None:
-            raise AssertionError("only the process that keeps the average saves")
-        train = self.config.train
-        average = self.model_avg.state_dict()
-        options: dict[str, Any] = {
-            **asdict(train),
-            "batch_idx_train": self.progress.batch_idx_train,
-            "cur_epoch": self.progress.epoch,
-            "best_train_loss": self.progress.best_train_loss,
-            "best_valid_loss": self.progress.best_valid_loss,
-            "best_train_epoch": self.progress.best_train_epoch,
-            "best_valid_epoch": self.progress.best_valid_epoch,
-            # In batches of this run: what averaging checkpoints must know.
-            "average_period": train.scaled_period(train.average_period),
+    def rank_state(self) -> dict[str, Any]:
+        """What differs between processes: the regularisers' counts and the loss totals."""
+        return {
+            "regularisers": regulariser_state(self.objective.model),
+            "totals": list(self.totals.values()),
         }
+
+    def save(self, path: Path, rank_states: Sequence[Mapping[str, Any]]) -> None:
+        """Write a checkpoint; only the main process can.
+
+        Args:
+            path: the file.
+            rank_states: `rank_state()` of all processes, in order.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        assert self.model_avg is not None, "only the process that keeps the average saves"
+        train, progress = self.config.train, self.progress
+        average = self.model_avg.state_dict()
         save_checkpoint(
             path,
             {
-                **options,
+                # The original's flat options.
+                **asdict(train),
+                # In batches of this run: what averaging checkpoints must know.
+                "average_period": train.scaled_period(train.average_period),
+                "batch_idx_train": progress.batch_idx_train,
+                "cur_epoch": progress.epoch,
+                "best_train_loss": progress.best_train_loss,
+                "best_valid_loss": progress.best_valid_loss,
+                "best_train_epoch": progress.best_train_epoch,
+                "best_valid_epoch": progress.best_valid_epoch,
                 "model": self.objective.model.state_dict(),
                 "model_avg": {
                     k: v.float() if v.is_floating_point() else v for k, v in average.items()
@@ -129,55 +162,78 @@ class TrainState:
                 "optimizer": self.optimizer.state_dict(),
                 "scheduler": self.scheduler.state_dict(),
                 "grad_scaler": None,
-                "sampler": {"epoch": self.progress.epoch, "batch": self.progress.batch},
+                "sampler": {"epoch": progress.epoch, "batch": progress.batch},
                 "snowmelt": {
-                    "version": self.config.version,
+                    "config": to_dict(self.config),
                     "model_avg": average,
-                    "progress": asdict(self.progress),
-                    "totals": list(self.totals.values()),
-                    "regularisers": rank_states,
+                    "progress": asdict(progress),
+                    "ranks": list(rank_states),
                     "auxiliary_heads": self.objective.heads.state_dict(),
                 },
             },
         )
 
-    def load(self, path: Path, rank: int) -> None:
+    def load(self, path: Path) -> None:
         """Go on from a checkpoint of the same run.
+
+        Settings that decide the model must be those of the run; inside an epoch also those that
+        decide its batches, and the number of processes. Others may change, which is logged.
 
         Raises:
             CheckpointError: the file is damaged, or was written by another kind of run.
         """
         saved = load_checkpoint(path)
-        ours = saved.get("snowmelt")
-        if not isinstance(ours, dict):
-            raise CheckpointError(
-                f"{path} was not written by snowmelt, a run cannot be resumed from it",
-                hint="start a new run with another --exp-dir",
-            )
+        ours = _ours(saved, path)
         try:
+            progress, rank_states = Progress(**ours["progress"]), ours["ranks"]
+            self._check_settings(path, ours["config"], progress, len(rank_states))
             self.objective.model.load_state_dict(saved["model"], strict=True)
             if self.model_avg is not None:
                 self.model_avg.load_state_dict(ours["model_avg"], strict=True)
             self.objective.heads.load_state_dict(ours["auxiliary_heads"], strict=True)
             self.optimizer.load_state_dict(saved["optimizer"])
+            self.scheduler.load_state_dict(saved["scheduler"])
+            # At the start of an epoch there may be other processes than those that saved.
+            mine = rank_states[min(self.ranks.rank, len(rank_states) - 1)]
+            load_regulariser_state(self.objective.model, mine["regularisers"])
+            self.progress, self.totals = progress, LossTotals(*mine["totals"])
         except CheckpointError:
             raise
-        except (RuntimeError, ValueError, KeyError, AttributeError, TypeError) as error:
-            first_line = str(error).splitlines()[0]
+        except (RuntimeError, ValueError, LookupError, AttributeError, TypeError) as error:
+            first_line = (str(error).splitlines() or [type(error).__name__])[0]
             raise CheckpointError(
-                f"{path} does not fit this model: {first_line}",
+                f"{path} does not fit this run: {first_line}",
                 hint="resume with the settings the run was started with",
             ) from error
-        self.scheduler.load_state_dict(saved["scheduler"])
-        self.progress = Progress(**ours["progress"])
-        self.totals = LossTotals(*ours["totals"])
-        states = ours["regularisers"]
-        load_regulariser_state(self.objective.model, states[min(rank, len(states) - 1)])
+        # The saved states bring their settings along; what the user asks for now goes before.
+        self.scheduler.set_base_lr(self.config.train.base_lr)
+        for group in self.optimizer.param_groups:
+            group["clipping_scale"] = self.config.train.clipping_scale
         self.set_batch_count()
 
-    def regulariser_state(self) -> dict[str, float]:
-        """State of this process's regularisers that is no tensor of the model."""
-        return regulariser_state(self.objective.model)
+    def _check_settings(
+        self, path: Path, saved_config: Mapping[str, Any], progress: Progress, world_size: int
+    ) -> None:
+        before = {**_flat(saved_config), "world_size": world_size}
+        now = {**_flat(to_dict(self.config)), "world_size": self.ranks.world_size}
+        for name in sorted(before.keys() | now.keys()):
+            old, new = before.get(name), now.get(name)
+            if old == new or name in _OF_NO_INFLUENCE:
+                continue
+            if name.startswith(_OF_THE_WEIGHTS):
+                raise CheckpointError(
+                    f"{path} is of a run whose {name} is {old}, here it is {new}",
+                    hint="resume with the settings the run was started with, or start a new run "
+                    "with another --exp-dir",
+                )
+            if progress.batch > 0 and name.startswith(_OF_THE_BATCHES):
+                raise CheckpointError(
+                    f"{path} is of the middle of an epoch whose {name} is {old}, here it is {new}",
+                    hint="resume with the settings the epoch was begun with, or go on from an "
+                    "epoch-N.pt with --start-epoch",
+                )
+            if self.ranks.is_main:
+                _logger.warning("%s was %s so far, from here on it is %s", name, old, new)
 
 
 def seed_batch(seed: int, batch_idx_train: int, rank: int) -> None:
@@ -192,10 +248,47 @@ def seed_batch(seed: int, batch_idx_train: int, rank: int) -> None:
 
 
 def newest_checkpoint(exp_dir: Path) -> Path | None:
-    """The checkpoint of `exp_dir` with the most batches behind it, by modification order.
+    """The checkpoint of `exp_dir` with the most batches behind it; None if there is none.
 
-    Epoch and batch checkpoints number different things, so the file's time decides; files are
-    renamed into place when they are complete, hence the newest is whole.
+    The file itself says how many: its time may be that of a copy, and epochs and batches are
+    numbered differently.
+
+    Raises:
+        CheckpointError: a file cannot be read, or was not written by snowmelt.
     """
-    files = [*exp_dir.glob("epoch-*.pt"), *exp_dir.glob("checkpoint-*.pt")]
-    return max(files, key=lambda p: p.stat().st_mtime_ns, default=None)
+    last = [
+        list(numbered.values())[-1]
+        for numbered in (
+            numbered_checkpoints(exp_dir, "epoch"),
+            numbered_checkpoints(exp_dir, "checkpoint"),
+        )
+        if numbered
+    ]
+    return max(last, key=_position, default=None)
+
+
+def _position(path: Path) -> tuple[int, int]:
+    """Batches done, and the epoch to go on with: later where the epoch is complete."""
+    progress = _ours(peek_checkpoint(path), path).get("progress", {})
+    return progress.get("batch_idx_train", 0), progress.get("epoch", 0)
+
+
+def _ours(checkpoint: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
+    ours = checkpoint.get("snowmelt")
+    if not isinstance(ours, Mapping):
+        raise CheckpointError(
+            f"{path} was not written by snowmelt, a run cannot be resumed from it",
+            hint="start a new run with another --exp-dir",
+        )
+    return ours
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat

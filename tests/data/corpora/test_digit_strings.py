@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from snowmelt.core.errors import DataError
 from snowmelt.data.corpora.digit_strings import (
     DigitString,
     epoch_strings,
@@ -96,3 +97,9 @@ def _check(string: DigitString) -> None:
     assert 3 <= len(string.recordings) <= 7
     assert len(string.pauses) == len(string.recordings) + 1
     assert all(1600 <= pause <= 6400 for pause in string.pauses)
+
+
+@pytest.mark.parametrize("names", [{}, _recordings(2, 6)])
+def test_too_few_recordings_for_the_longest_string(names: dict[str, list[str]]) -> None:
+    with pytest.raises(DataError, match="the test split needs 7 recordings of each speaker"):
+        fixed_strings(names, "test", 10)

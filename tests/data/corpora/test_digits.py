@@ -8,7 +8,7 @@ import pytest
 from snowmelt.core.errors import DataError
 from snowmelt.data.corpora.digits import DigitsCorpus
 from snowmelt.data.cuts import AudioCache, cut_text, cut_words, load_samples
-from tests.data.corpora.archives import DIGITS, SPEAKERS, digits_archive
+from tests.data.corpora.archives import DIGITS, SPEAKERS, digits_archive, wav_bytes, write_tar
 
 _DATA = Path(__file__).parents[3] / "data"
 
@@ -84,8 +84,17 @@ def test_the_folder_can_be_moved(folder: Path, tmp_path: Path) -> None:
 
 def test_not_prepared(tmp_path: Path) -> None:
     for split in ("train", "test"):
-        with pytest.raises(DataError, match="run snowmelt prepare first"):
+        with pytest.raises(DataError, match=r"run snowmelt prepare .* --data-dir"):
             DigitsCorpus(tmp_path).cuts(split)
+
+
+def test_an_archive_with_other_names_is_refused(tmp_path: Path) -> None:
+    table = b"file\tspeaker\ttext\none.wav\tann\tONE\n"
+    members = {"digits/transcripts.tsv": table, "digits/one.wav": wav_bytes(400, 8000, 1)}
+    archive = write_tar(tmp_path / "digits.tar", members)
+    with pytest.raises(DataError, match="'one' is not called <digit>_<speaker>_<number>"):
+        DigitsCorpus(tmp_path / "digits").prepare(archive)
+    assert not (tmp_path / "digits").exists()
 
 
 @pytest.mark.slow

@@ -1,14 +1,16 @@
 """A corpus folder is whole or absent; archives that cannot be used are refused in one line."""
 
+import errno
+import gzip
 import os
 import time
 from pathlib import Path
 
 import pytest
 
-from snowmelt.core.errors import DataError
+from snowmelt.core.errors import DataError, UserError
 from snowmelt.data.corpora.folder import Archive, fill_folder, load_cuts
-from tests.data.corpora.archives import write_tar
+from tests.data.corpora.archives import wav_bytes, write_tar
 
 
 @pytest.fixture
@@ -124,5 +126,59 @@ def test_table_without_the_columns_needed(tmp_path: Path) -> None:
 
 
 def test_cuts_of_a_folder_that_is_not_prepared(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no prepared corpus .hint: run snowmelt prepare first"):
+    hint = f"run snowmelt prepare {tmp_path.name} --data-dir {tmp_path.parent}"
+    with pytest.raises(DataError, match=rf"no prepared corpus \(hint: {hint}\)"):
         load_cuts(tmp_path, "cuts.jsonl.gz")
+
+
+@pytest.mark.parametrize("content", [b"no gzip", gzip.compress(b"no json"), None])
+def test_damaged_manifests(tmp_path: Path, archive_path: Path, content: bytes | None) -> None:
+    folder = tmp_path / "toy"
+    fill_folder(folder, "toy", archive_path, 1, _copy)
+    if content is not None:
+        (folder / "cuts.jsonl.gz").write_bytes(content)
+    # Preparing alone would find the stamp and do nothing.
+    with pytest.raises(DataError, match=r"cuts\.jsonl\.gz .*remove .*toy and run snowmelt prepare"):
+        load_cuts(folder, "cuts.jsonl.gz")
+
+
+def test_a_full_disk_is_a_user_error_and_leaves_nothing(tmp_path: Path, archive_path: Path) -> None:
+    def build(archive: Archive, partial: Path) -> None:
+        _copy(archive, partial)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(UserError, match=r"cannot write .*toy: No space left on device"):
+        fill_folder(tmp_path / "toy", "toy", archive_path, 1, build)
+    assert _names(tmp_path) == ["toy.tar"]
+
+
+def test_a_file_where_the_data_folder_should_be(tmp_path: Path, archive_path: Path) -> None:
+    (tmp_path / "data").write_text("a file")
+    with pytest.raises(UserError, match="cannot make the folder .*data: File exists"):
+        fill_folder(tmp_path / "data" / "toy", "toy", archive_path, 1, _copy)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (b"\xff\xfe", r"t\.tsv in .*toy\.tar is not UTF-8 text"),
+        (b"file\ttext\na\tB\nb\n", "lacks a value in line 3"),
+    ],
+)
+def test_damaged_tables(tmp_path: Path, table: bytes, message: str) -> None:
+    archive = Archive(write_tar(tmp_path / "toy.tar", {"toy/t.tsv": table}), "toy")
+    with pytest.raises(DataError, match=message):
+        archive.table("t.tsv", ("file", "text"))
+    archive.close()
+
+
+def test_sound_that_is_none_is_named(tmp_path: Path) -> None:
+    members = {"toy/a.wav": wav_bytes(100, 8000, 1), "toy/b.wav": b"no sound"}
+    archive = Archive(write_tar(tmp_path / "toy.tar", members), "toy")
+    samples, rate = archive.audio("a.wav")
+    assert (len(samples), rate) == (100, 8000)
+    with pytest.raises(
+        DataError, match=r"toy/b\.wav in .*toy\.tar cannot be used: .*no sound file"
+    ):
+        archive.audio("b.wav")
+    archive.close()

@@ -6,14 +6,12 @@ has no dev set: seven of the training speakers are kept apart for it.
 Invariant: the official test set is complete and untouched; no speaker is in two splits.
 """
 
-import io
 from collections import defaultdict
 from pathlib import Path
 from typing import Final, Literal
 
 from lhotse import CutSet, MonoCut
 
-from snowmelt.audio.read import read_audio
 from snowmelt.audio.resample import resample
 from snowmelt.core.progress import progress_bar
 from snowmelt.data.corpora.folder import Archive, fill_folder, load_cuts
@@ -54,7 +52,7 @@ def _build(archive: Archive, folder: Path) -> None:
     cuts: dict[str, list[MonoCut]] = defaultdict(list)
     with progress_bar("decoding an4", total=len(rows)) as progress:
         for row in rows:
-            recorded, rate = read_audio(io.BytesIO(archive.read(row["file"])))
+            recorded, rate = archive.audio(row["file"])
             samples = to_int16(resample(recorded, rate, SAMPLE_RATE))
             utterance = Path(row["file"]).stem
             file = f"wav/{utterance}.wav"

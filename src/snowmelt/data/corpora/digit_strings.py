@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+from snowmelt.core.errors import DataError
+
 __all__ = ["DigitString", "epoch_strings", "fixed_strings", "strings_table"]
 
 _MIN_LENGTH: Final = 3
@@ -46,7 +48,15 @@ def fixed_strings(
         recordings: names of the split's recordings, by speaker.
         split: name of the split: the seed, and part of the ids.
         count: number of strings.
+
+    Raises:
+        DataError: a speaker has too few recordings for the longest string, or there is none.
     """
+    if min(map(len, recordings.values()), default=0) < _MAX_LENGTH:
+        raise DataError(
+            f"the {split} split needs {_MAX_LENGTH} recordings of each speaker",
+            "is it the right archive?",
+        )
     rng = random.Random(f"digits {split}")
     names = {speaker: sorted(recordings[speaker]) for speaker in sorted(recordings)}
     lengths = _shuffled(_repeated(range(_MIN_LENGTH, _MAX_LENGTH + 1), count), rng)

@@ -7,7 +7,6 @@ strings are composed anew for each epoch; their cuts point into the single recor
 Invariant: levels are the recordings' own, pauses are digital silence, word times are exact.
 """
 
-import io
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,8 +18,8 @@ from lhotse import CutSet, MonoCut
 from lhotse.cut import MixedCut, MixTrack, PaddingCut
 from lhotse.supervision import AlignmentItem
 
-from snowmelt.audio.read import read_audio
 from snowmelt.audio.resample import resample
+from snowmelt.core.errors import DataError
 from snowmelt.core.progress import progress_bar
 from snowmelt.data.corpora.digit_strings import (
     DigitString,
@@ -83,7 +82,7 @@ def _build(archive: Archive, folder: Path) -> None:
     with progress_bar("resampling digits", total=len(rows)) as progress:
         for row in rows:
             name = Path(row["file"]).stem
-            recorded, rate = read_audio(io.BytesIO(archive.read(row["file"])))
+            recorded, rate = archive.audio(row["file"])
             samples[name] = to_int16(resample(recorded, rate, SAMPLE_RATE))
             texts[name] = row["text"]
             names[_split_of(name)][row["speaker"]].append(name)
@@ -97,8 +96,13 @@ def _build(archive: Archive, folder: Path) -> None:
 
 
 def _split_of(name: str) -> str:
-    index = int(name.rsplit("_", 1)[1])
-    return "test" if index < 5 else "dev" if index < 10 else "train"
+    _, _, index = name.rpartition("_")
+    if not index.isdecimal():
+        raise DataError(
+            f"the recording {name!r} is not called <digit>_<speaker>_<number>",
+            "is it the right archive?",
+        )
+    return "test" if int(index) < 5 else "dev" if int(index) < 10 else "train"
 
 
 def _write_recordings(

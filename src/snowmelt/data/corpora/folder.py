@@ -8,6 +8,7 @@ Invariant: a folder with a stamp is complete. A folder without one is never touc
 
 import csv
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -18,10 +19,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
 from lhotse import CutSet
 
-from snowmelt.core.errors import DataError
-from snowmelt.core.files import require_file
+from snowmelt.audio.read import read_audio
+from snowmelt.core.errors import AudioError, DataError, UserError
+from snowmelt.core.files import make_folder, require_file
 
 __all__ = [
     "Archive",
@@ -32,6 +36,8 @@ __all__ = [
 _STAMP: Final = "prepared.json"
 # A preparation takes seconds: what is older than this was left by one that was killed.
 _LEFTOVER_S: Final = 3600.0
+
+_WRONG_ARCHIVE_HINT: Final = "is it the right archive? copy or download it again"
 
 
 class Archive:
@@ -57,8 +63,9 @@ class Archive:
                 self._tar.close()
                 raise
         except (tarfile.TarError, EOFError, OSError) as error:
+            reason = str(error).partition("\n")[0].rstrip(":")
             raise DataError(
-                f"{path} is no complete tar archive: {error}", "copy or download it again"
+                f"{path} is no complete tar archive: {reason}", "copy or download it again"
             ) from error
 
     def close(self) -> None:
@@ -70,22 +77,44 @@ class Archive:
         member = self._members.get(self._prefix + name)
         stream = None if member is None else self._tar.extractfile(member)
         if stream is None:
-            raise DataError(
-                f"{self.path} holds no {self._prefix}{name}", "is it the right archive?"
-            )
+            raise DataError(f"{self.path} holds no {self._prefix}{name}", _WRONG_ARCHIVE_HINT)
         with stream:
             return stream.read()
 
     def table(self, name: str, columns: Sequence[str]) -> list[dict[str, str]]:
         """Rows of the tab-separated member `name`, keyed by its header line."""
-        lines = self.read(name).decode("utf-8").splitlines()
+        try:
+            lines = self.read(name).decode("utf-8").splitlines()
+        except UnicodeDecodeError:
+            raise DataError(
+                f"{self._prefix}{name} in {self.path} is not UTF-8 text", _WRONG_ARCHIVE_HINT
+            ) from None
         reader = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
         missing = set(columns) - set(reader.fieldnames or ())
         if missing:
             raise DataError(
-                f"{self._prefix}{name} in {self.path} has no column {' and '.join(sorted(missing))}"
+                f"{self._prefix}{name} in {self.path} has no column "
+                f"{' and '.join(sorted(missing))}",
+                _WRONG_ARCHIVE_HINT,
             )
-        return list(reader)
+        rows = list(reader)
+        for number, row in enumerate(rows, start=2):
+            if any(not row[column] for column in columns):
+                raise DataError(
+                    f"{self._prefix}{name} in {self.path} lacks a value in line {number}",
+                    _WRONG_ARCHIVE_HINT,
+                )
+        return rows
+
+    def audio(self, name: str) -> tuple[npt.NDArray[np.float32], int]:
+        """Samples and sample rate of the sound file `name`, as `read_audio`."""
+        try:
+            return read_audio(io.BytesIO(self.read(name)))
+        except AudioError as error:
+            raise DataError(
+                f"{self._prefix}{name} in {self.path} cannot be used: {error.message}",
+                _WRONG_ARCHIVE_HINT,
+            ) from None
 
 
 def fill_folder(
@@ -107,13 +136,14 @@ def fill_folder(
 
     Raises:
         DataError: the archive cannot be used, or `folder` holds files of someone else.
+        UserError: `folder` cannot be written, or the disk is full.
     """
     stamp = _read_stamp(folder)
     if stamp is None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(
             f"{folder} exists and was not made by snowmelt prepare", "name a new folder"
         )
-    wanted = {"corpus": corpus, "layout": layout}
+    wanted: dict[str, object] = {"corpus": corpus, "layout": layout}
     if archive_path is None:
         if stamp is not None and wanted.items() <= stamp.items():
             return
@@ -125,16 +155,12 @@ def fill_folder(
         wanted["archive_sha256"] = digest
         if stamp == wanted:
             return
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(folder.parent)
         _remove_leftovers(folder)
-        partial = Path(tempfile.mkdtemp(prefix=_partial_prefix(folder), dir=folder.parent))
         try:
-            partial.chmod(0o755)
-            build(archive, partial)
-            (partial / _STAMP).write_text(json.dumps(wanted) + "\n", encoding="utf-8")
-            _swap(partial, folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            _build_and_swap(folder, wanted, lambda partial: build(archive, partial))
+        except OSError as error:
+            raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
     finally:
         archive.close()
 
@@ -143,13 +169,20 @@ def load_cuts(folder: Path, manifest: str) -> CutSet:
     """Cuts of a prepared folder, in memory, their sound files found from anywhere.
 
     Raises:
-        DataError: the folder is not prepared.
+        DataError: the folder is not prepared, or what is in it is damaged.
     """
     if _read_stamp(folder) is None:
-        raise DataError(f"{folder} holds no prepared corpus", "run snowmelt prepare first")
-    path = require_file(folder / manifest, "the manifest", error=DataError)
-    # Manifests name files relative to the folder, so that it can be moved.
-    return CutSet.from_jsonl(path).with_recording_path_prefix(folder.absolute()).to_eager()
+        raise DataError(
+            f"{folder} holds no prepared corpus",
+            f"run snowmelt prepare {folder.name} --data-dir {folder.parent}",
+        )
+    again = f"remove {folder} and run snowmelt prepare"
+    path = require_file(folder / manifest, "the manifest", error=DataError, hint=again)
+    try:
+        # Manifests name files relative to the folder, so that it can be moved.
+        return CutSet.from_jsonl(path).with_recording_path_prefix(folder.absolute()).to_eager()
+    except Exception as error:  # bytes from anywhere fail in lhotse and below in any way
+        raise DataError(f"the manifest {path} is damaged: {error}", again) from error
 
 
 def _read_stamp(folder: Path) -> dict[str, object] | None:
@@ -158,6 +191,17 @@ def _read_stamp(folder: Path) -> dict[str, object] | None:
     except (OSError, ValueError):
         return None
     return stamp if isinstance(stamp, dict) else None
+
+
+def _build_and_swap(folder: Path, stamp: dict[str, object], build: Callable[[Path], None]) -> None:
+    partial = Path(tempfile.mkdtemp(prefix=_partial_prefix(folder), dir=folder.parent))
+    try:
+        partial.chmod(0o755)
+        build(partial)
+        (partial / _STAMP).write_text(json.dumps(stamp) + "\n", encoding="utf-8")
+        _swap(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _swap(partial: Path, folder: Path) -> None:

@@ -71,8 +71,7 @@ def reference_forward_backward(
 
 def _forward(symbol: Tensor, blank: Tensor) -> Tensor:
     """Log-probability of reaching every node: (K, N, S), (K, N, S+1) -> (K+1, N, S+1)."""
-    node = torch.full_like(blank[:1], _MINUS_INFINITY).squeeze(0) if blank.size(0) else None
-    assert node is not None, "a lattice has at least one frame"
+    node = blank.new_full(blank.shape[1:], _MINUS_INFINITY)  # (N, S+1)
     node[:, 0] = 0.0
     nodes = [node]
     for symbol_k, blank_k in zip(symbol, blank, strict=True):

@@ -1,0 +1,44 @@
+"""Numbers of a run: checked at the door, shortened by one factor, and presets that fit together."""
+
+from dataclasses import replace
+
+import pytest
+
+from snowmelt.core.errors import ConfigError
+from snowmelt.presets.training import RECIPES, DataConfig, TrainConfig, recipe
+
+
+def test_one_number_shortens_a_recipe() -> None:
+    config = TrainConfig(schedule_scale=0.06)
+    assert config.scaled(5000.0) == pytest.approx(300.0)
+    assert config.scaled_period(200) == 12
+    assert replace(config, schedule_scale=1e-6).scaled_period(200) == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["num_epochs", "base_lr", "warm_step", "log_interval", "keep_last_k", "reset_interval"]
+)
+@pytest.mark.parametrize("value", [0, -1])
+def test_what_must_be_positive(name: str, value: int) -> None:
+    with pytest.raises(ConfigError, match=f"{name} is {value}, it must be positive"):
+        TrainConfig(**{name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["max_duration", "num_buckets", "num_workers"])
+def test_data_settings_that_must_be_positive(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name} is 0, it must be positive"):
+        DataConfig(**{name: 0})  # type: ignore[arg-type]
+
+
+def test_a_checkpoint_needs_an_average_of_its_own() -> None:
+    with pytest.raises(ConfigError, match=r"save_every_n \(100\) is below average_period \(200\)"):
+        TrainConfig(save_every_n=100)
+
+
+def test_recipes_are_named_after_their_corpora() -> None:
+    assert {name: recipe(name).data.corpus for name in RECIPES} == {
+        "digits": "digits",
+        "an4": "an4",
+    }
+    with pytest.raises(ConfigError, match="no preset 'klingon'.*choose digits, an4"):
+        recipe("klingon")

@@ -1,0 +1,175 @@
+"""Where a run stands: which checkpoint is the newest, and which settings may change on the way."""
+
+import logging
+import os
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from snowmelt.checkpoint.experiment import ExperimentConfig
+from snowmelt.checkpoint.files import load_checkpoint, save_checkpoint
+from snowmelt.core.errors import CheckpointError
+from snowmelt.models.build import build_transducer
+from snowmelt.optim.eden import Eden
+from snowmelt.optim.scaled_adam import ScaledAdam
+from snowmelt.train.distributed import Ranks
+from snowmelt.train.metrics import LossTotals
+from snowmelt.train.objective import TransducerObjective
+from snowmelt.train.resume import Progress, TrainState, newest_checkpoint, seed_batch
+from tests.train.checkpoints import differences, write_position
+
+VOCAB = 6
+
+
+def _state(config: ExperimentConfig, ranks: Ranks | None = None) -> TrainState:
+    torch.manual_seed(1)
+    model = build_transducer(config.model, VOCAB)
+    objective = TransducerObjective(model, config.train, encoder_dim=16, vocab_size=VOCAB)
+    names, parameters = zip(*objective.named_parameters(), strict=True)
+    optimizer = ScaledAdam(
+        list(parameters),
+        lr=config.train.base_lr,
+        clipping_scale=config.train.clipping_scale,
+        parameters_names=[list(names)],
+    )
+    scheduler = Eden(optimizer, lr_batches=5000.0, lr_epochs=3.5)
+    return TrainState(objective, optimizer, scheduler, config, ranks or Ranks())
+
+
+def _saved(
+    folder: Path, config: ExperimentConfig, *, batch: int = 0, name: str = "epoch-1.pt"
+) -> Path:
+    state = _state(config)
+    state.progress = Progress(epoch=2, batch=batch, batch_idx_train=10)
+    state.scheduler.step_batch(10)
+    state.totals = LossTotals(loss=1.0, frames=2.0)
+    state.save(folder / name, [state.rank_state()])
+    return folder / name
+
+
+@pytest.mark.parametrize(
+    ("files", "newest"),
+    [
+        ({}, None),
+        ({"epoch-2.pt": (3, 20), "epoch-10.pt": (11, 100)}, "epoch-10.pt"),
+        ({"epoch-2.pt": (3, 20), "checkpoint-25.pt": (3, 25)}, "checkpoint-25.pt"),
+        ({"epoch-2.pt": (3, 20), "checkpoint-15.pt": (2, 15)}, "epoch-2.pt"),
+        # Written at the same batch: the epoch is complete in one of them only.
+        ({"epoch-2.pt": (3, 20), "checkpoint-20.pt": (2, 20)}, "epoch-2.pt"),
+        ({"checkpoint-9.pt": (1, 9), "checkpoint-10.pt": (1, 10)}, "checkpoint-10.pt"),
+    ],
+)
+@pytest.mark.parametrize("is_reversed", [False, True])
+def test_the_newest_has_most_batches_behind_it(
+    tmp_path: Path, files: dict[str, tuple[int, int]], newest: str | None, is_reversed: bool
+) -> None:
+    for n, (name, position) in enumerate(files.items()):
+        write_position(tmp_path / name, *position)
+        # Whatever the files' times say: copies have any.
+        seconds = 1_000_000 + (-n if is_reversed else n)
+        os.utime(tmp_path / name, (seconds, seconds))
+    (tmp_path / "best-valid-loss.pt").write_text("is not looked at")
+    expected = None if newest is None else tmp_path / newest
+    assert newest_checkpoint(tmp_path) == expected
+
+
+def test_checkpoint_of_somebody_else_is_refused(tmp_path: Path, config: ExperimentConfig) -> None:
+    save_checkpoint(tmp_path / "epoch-3.pt", {"model": {"a": torch.ones(2)}})
+    for use in (
+        lambda: newest_checkpoint(tmp_path),
+        lambda: _state(config).load(tmp_path / "epoch-3.pt"),
+    ):
+        with pytest.raises(CheckpointError, match="was not written by snowmelt"):
+            use()
+
+
+def test_all_comes_back(tmp_path: Path, config: ExperimentConfig) -> None:
+    path = _saved(tmp_path, config, batch=3)
+    state = _state(config)
+    state.load(path)
+    assert state.progress == Progress(epoch=2, batch=3, batch_idx_train=10)
+    assert state.totals == LossTotals(loss=1.0, frames=2.0)
+    again = tmp_path / "again.pt"
+    state.save(again, [state.rank_state()])
+    assert not differences(load_checkpoint(again), load_checkpoint(path))
+
+
+def test_only_the_main_process_keeps_an_average(config: ExperimentConfig) -> None:
+    assert _state(config).model_avg is not None
+    other = _state(config, Ranks(1, 2))
+    assert other.model_avg is None
+    other.update_average()
+
+
+@pytest.mark.parametrize(
+    ("batch", "changes", "message"),
+    [
+        (0, {"model": {"context_size": 3}}, r"model\.context_size is 2, here it is 3"),
+        (0, {"features": {"low_freq": 50.0}}, r"features\.low_freq is 20\.0, here it is 50\.0"),
+        (0, {"vocabulary_hash": "f00"}, "vocabulary_hash is , here it is f00"),
+        (
+            4,
+            {"data": {"max_duration": 2.0}},
+            r"middle of an epoch whose data\.max_duration is 3\.0",
+        ),
+        (4, {"train": {"seed": 8}}, r"middle of an epoch whose train\.seed is 7, here it is 8"),
+    ],
+)
+def test_settings_that_must_not_change(
+    tmp_path: Path, config: ExperimentConfig, batch: int, changes: dict[str, object], message: str
+) -> None:
+    path = _saved(tmp_path, config, batch=batch)
+    with pytest.raises(CheckpointError, match=message):
+        _state(_changed(config, changes)).load(path)
+
+
+def _changed(config: ExperimentConfig, changes: dict[str, object]) -> ExperimentConfig:
+    values = {
+        name: replace(getattr(config, name), **change) if isinstance(change, dict) else change
+        for name, change in changes.items()
+    }
+    return replace(config, **values)  # type: ignore[arg-type]
+
+
+def test_settings_that_may_change_are_obeyed_and_logged(
+    tmp_path: Path, config: ExperimentConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = _saved(tmp_path, config)
+    changes = {"base_lr": 0.02, "clipping_scale": 4.0, "num_epochs": 99, "seed": 8}
+    state = _state(_changed(config, {"train": changes, "data": {"max_duration": 2.0}}))
+    with caplog.at_level(logging.WARNING):
+        state.load(path)
+    assert caplog.messages == [
+        "data.max_duration was 3.0 so far, from here on it is 2.0",
+        "train.base_lr was 0.05 so far, from here on it is 0.02",
+        "train.clipping_scale was 2.0 so far, from here on it is 4.0",
+        "train.seed was 7 so far, from here on it is 8",
+    ]
+    assert state.scheduler.base_lrs == [0.02]
+    assert state.optimizer.param_groups[0]["clipping_scale"] == 4.0
+
+
+@pytest.mark.parametrize("key", ["progress", "ranks", "model_avg", "config"])
+def test_checkpoint_in_which_something_is_missing(
+    tmp_path: Path, config: ExperimentConfig, key: str
+) -> None:
+    saved = load_checkpoint(_saved(tmp_path, config))
+    del saved["snowmelt"][key]
+    save_checkpoint(tmp_path / "epoch-1.pt", saved)
+    with pytest.raises(CheckpointError, match=f"does not fit this run: '{key}'"):
+        _state(config).load(tmp_path / "epoch-1.pt")
+
+
+def test_draws_of_a_batch_follow_from_its_number() -> None:
+    def draws(seed: int, batch: int, rank: int) -> tuple[float, float]:
+        seed_batch(seed, batch, rank)
+        return random.random(), float(torch.rand(()))
+
+    assert draws(1, 5, 0) == draws(1, 5, 0)
+    structure, masks = zip(*(draws(1, 5, rank) for rank in range(3)), strict=True)
+    assert len(set(structure)) == 1  # layers that all skip or none
+    assert len(set(masks)) == 3
+    assert len({draws(seed, batch, 0) for seed in range(3) for batch in range(3)}) == 9
