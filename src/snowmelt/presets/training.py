@@ -137,7 +137,7 @@ RECIPES: Final[dict[str, Recipe]] = {
     "digits": Recipe(
         model=model_preset("zipformer-tiny"),
         train=TrainConfig(
-            num_epochs=16,
+            num_epochs=20,
             schedule_scale=0.06,
             lr_epochs=10.0,
             frame_loss_scale=0.3,
