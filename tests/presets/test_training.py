@@ -1,6 +1,7 @@
 """Numbers of a run: checked at the door, shortened by one factor, and presets that fit together."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,20 @@ def test_one_number_shortens_a_recipe() -> None:
 def test_what_must_be_positive(name: str, value: int) -> None:
     with pytest.raises(ConfigError, match=f"{name} is {value}, it must be positive"):
         TrainConfig(**{name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"base_lr": float("nan")}, "base_lr is nan, it must be a finite number"),
+        ({"lr_warmup_batches": -1.0}, "lr_warmup_batches is -1.0, it must not be negative"),
+        ({"seed": -1}, "seed is -1, it must not be negative"),
+        ({"seed": 2**32}, "seed is 4294967296, it must be at most 4294967295"),
+    ],
+)
+def test_numbers_out_of_range(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TrainConfig(**change)
 
 
 @pytest.mark.parametrize("name", ["max_duration", "num_buckets", "num_workers"])

@@ -1,5 +1,6 @@
 """Processes that train together: they add up, they fail together, and the reason gets out."""
 
+import errno
 import os
 import signal
 import threading
@@ -41,6 +42,8 @@ def _add_up(fail_with: str) -> None:
         assert any_rank(ranks.rank == 1, ranks, CPU)
         if ranks.rank == 1 and fail_with == "user error":
             raise DataError("a.wav is empty", "record it again")
+        if ranks.rank == 1 and fail_with == "full disk":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a.pt")
         if ranks.rank == 1 and fail_with == "bug":
             raise KeyError("missing name")
         if ranks.rank == 1 and fail_with == "kill":
@@ -63,6 +66,7 @@ def test_two_processes_add_up() -> None:
     ("failure", "kind", "reason"),
     [
         ("user error", DataError, r"^a\.wav is empty \(hint: record it again\)$"),
+        ("full disk", UserError, r"^a\.pt: No space left on device$"),
         ("bug", RuntimeError, "process 1 of 2:(.|\n)*KeyError: 'missing name'"),
         ("kill", UserError, "process 1 was killed by the system"),
         ("stop", KeyboardInterrupt, None),

@@ -94,6 +94,7 @@ def test_a_new_run_never_writes_over_an_old_one(data_dir: Path) -> None:
         ({"device": "abacus"}, ConfigError, "no device 'abacus'"),
         ({"world_size": "0"}, ConfigError, "--world-size 0 is no number of processes"),
         ({"world_size": "two"}, ConfigError, "--world-size two is no number"),
+        ({"world_size": "1000000"}, ConfigError, "--world-size 1000000: this machine has"),
         ({"start_epoch": 0}, ConfigError, "epochs count from 1"),
         ({"start_batch": -1}, ConfigError, "--start-batch 0 starts anew"),
         ({"start_epoch": 4}, UserError, r"epoch-3\.pt does not exist"),
@@ -118,4 +119,7 @@ def test_number_of_processes(data_dir: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert _prepare(data_dir, world_size="auto").world_size == num_cores()
     # torchrun has started them already.
     monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(ConfigError, match="WORLD_SIZE=4, but not which RANK this is .*torchrun"):
+        _prepare(data_dir)
+    monkeypatch.setenv("RANK", "0")
     assert _prepare(data_dir, world_size="auto").world_size == 4

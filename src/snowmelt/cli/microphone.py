@@ -13,7 +13,7 @@ from snowmelt.core.errors import AudioError, MissingExtraError
 from snowmelt.core.interrupt import stop_requests
 
 if TYPE_CHECKING:
-    from snowmelt.search.scorer import FloatArray
+    from snowmelt.audio.samples import Float32Array
 
 __all__ = ["open_microphone"]
 
@@ -26,7 +26,7 @@ _MAX_WAITING_BLOCKS: Final = round(60 / _BLOCK_S)
 _POLL_S: Final = 0.1
 
 
-def open_microphone() -> "tuple[int, Iterator[FloatArray]]":
+def open_microphone() -> "tuple[int, Iterator[Float32Array]]":
     """Sample rate of the default microphone, and blocks of (num_samples,) float32 until Ctrl-C.
 
     Raises:
@@ -47,11 +47,11 @@ def open_microphone() -> "tuple[int, Iterator[FloatArray]]":
     return sample_rate, _blocks(sounddevice, sample_rate)
 
 
-def _blocks(sounddevice: Any, sample_rate: int) -> "Iterator[FloatArray]":
-    waiting: queue.Queue[FloatArray] = queue.Queue(_MAX_WAITING_BLOCKS)
+def _blocks(sounddevice: Any, sample_rate: int) -> "Iterator[Float32Array]":
+    waiting: queue.Queue[Float32Array] = queue.Queue(_MAX_WAITING_BLOCKS)
     is_behind = threading.Event()
 
-    def hear(samples: "FloatArray", num_frames: int, time: object, status: object) -> None:
+    def hear(samples: "Float32Array", num_frames: int, time: object, status: object) -> None:
         # Runs in PortAudio's thread: copy, because its buffer is used again.
         try:
             waiting.put_nowait(samples[:, 0].copy())

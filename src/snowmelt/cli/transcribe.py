@@ -19,8 +19,8 @@ from snowmelt.cli.recognition_options import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from snowmelt.audio.samples import Float32Array
     from snowmelt.runtime.scheduler import AudioSource
-    from snowmelt.search.scorer import FloatArray
 
 __all__ = ["add_parser", "run"]
 
@@ -145,7 +145,7 @@ def _file(name: str) -> "AudioSource":
     from snowmelt.audio.read import iter_audio
     from snowmelt.runtime.scheduler import AudioSource
 
-    def open_file() -> "tuple[int, Iterator[FloatArray]]":
+    def open_file() -> "tuple[int, Iterator[Float32Array]]":
         blocks = iter_audio(name, block_s=_BLOCK_S)
         return blocks.sample_rate, blocks
 
@@ -156,7 +156,7 @@ def _empty(folder: str) -> "AudioSource":
     from snowmelt.core.errors import AudioError
     from snowmelt.runtime.scheduler import AudioSource
 
-    def fail() -> "tuple[int, Iterator[FloatArray]]":
+    def fail() -> "tuple[int, Iterator[Float32Array]]":
         raise AudioError("the folder holds no sound files", "give one that does")
 
     return AudioSource(folder, fail)

@@ -8,12 +8,12 @@ Invariant: the same words as `evaluate/decode.py`, whatever the number of stream
 
 from collections.abc import Iterator, Sequence
 
+from snowmelt.audio.samples import Float32Array
 from snowmelt.core.progress import progress_bar
 from snowmelt.evaluate.utterances import Hypothesis, Utterance
 from snowmelt.presets.frames import FEATURE_FRAME_S
 from snowmelt.runtime.recognizer import OnlineRecognizer
 from snowmelt.runtime.scheduler import AudioSource, recognize
-from snowmelt.search.scorer import FloatArray
 
 __all__ = ["streaming_decode"]
 
@@ -50,7 +50,7 @@ def streaming_decode(
 
 
 def _source(utterance: Utterance, chunk_s: float) -> AudioSource:
-    def open_utterance() -> tuple[int, Iterator[FloatArray]]:
+    def open_utterance() -> tuple[int, Iterator[Float32Array]]:
         sample_rate, samples = utterance.load()
         step = max(1, round(chunk_s * sample_rate))
         return sample_rate, (samples[i : i + step] for i in range(0, len(samples), step))

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from lhotse.cut import Cut
 
+from snowmelt.audio.samples import Float32Array
 from snowmelt.data.cuts import AudioCache, cut_text, load_samples
-from snowmelt.search.scorer import FloatArray
 
 __all__ = ["Hypothesis", "Utterance", "from_cuts"]
 
@@ -31,14 +31,14 @@ class Utterance:
     utterance_id: str
     words: list[str]
     duration_s: float
-    load: Callable[[], tuple[int, FloatArray]]
+    load: Callable[[], tuple[int, Float32Array]]
 
 
 def from_cuts(cuts: Iterable[Cut]) -> list[Utterance]:
     """Utterances of lhotse cuts, in their order."""
     cache = AudioCache(max_bytes=0)  # every cut is heard once
 
-    def loader(cut: Cut) -> Callable[[], tuple[int, FloatArray]]:
+    def loader(cut: Cut) -> Callable[[], tuple[int, Float32Array]]:
         return lambda: (int(cut.sampling_rate), load_samples(cut, cache))
 
     return [

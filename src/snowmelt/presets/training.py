@@ -16,6 +16,9 @@ from snowmelt.presets.ranges import require_numbers
 
 __all__ = ["RECIPES", "DataConfig", "Recipe", "TrainConfig", "recipe"]
 
+# Numbers of batches and ranks are added to multiples of it, and 64 bits must hold the sum.
+_MAX_SEED: Final = 2**32 - 1
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -75,8 +78,11 @@ class TrainConfig:
                 "ctc_loss_scale",
                 "frame_loss_scale",
                 "frame_loss_batches",
+                "seed",
             ),
         )
+        if self.seed > _MAX_SEED:
+            raise ConfigError(f"seed is {self.seed}, it must be at most {_MAX_SEED}", "42 is usual")
         if self.save_every_n < self.average_period:
             raise ConfigError(
                 f"save_every_n ({self.save_every_n}) is below average_period "

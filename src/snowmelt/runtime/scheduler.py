@@ -10,10 +10,10 @@ sources are open, and of each at most one block is held.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from snowmelt.audio.samples import Float32Array
 from snowmelt.core.errors import UserError
 from snowmelt.runtime.recognizer import OnlineRecognizer, RecognitionResult
 from snowmelt.runtime.stream import OnlineStream
-from snowmelt.search.scorer import FloatArray
 
 __all__ = ["AudioSource", "Outcome", "decode_ready", "recognize"]
 
@@ -29,7 +29,7 @@ class AudioSource:
     """
 
     name: str
-    open: Callable[[], tuple[int, Iterator[FloatArray]]]
+    open: Callable[[], tuple[int, Iterator[Float32Array]]]
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class _Live:
     source: AudioSource
     stream: OnlineStream
     sample_rate: int = 0
-    blocks: Iterator[FloatArray] = field(default_factory=lambda: iter(()))
+    blocks: Iterator[Float32Array] = field(default_factory=lambda: iter(()))
 
 
 def recognize(
@@ -164,7 +164,7 @@ def _outcome(recognizer: OnlineRecognizer, entry: _Live, error: UserError | None
     )
 
 
-def _close(blocks: Iterator[FloatArray]) -> None:
+def _close(blocks: Iterator[Float32Array]) -> None:
     """Close an open file now; a plain iterator has nothing to close."""
     close = getattr(blocks, "close", None)
     if close is not None:

@@ -36,6 +36,9 @@ __all__ = ["RunPlan", "prepare_run", "start_run"]
 # The environment variable with the number of processes, where they have been started already.
 _STARTED_BY_TORCHRUN: Final = "WORLD_SIZE"
 
+# More only wait for one another: a mistyped number shall not bring the machine down.
+_MAX_PROCESSES_A_CORE: Final = 8
+
 
 @dataclass(frozen=True)
 class RunPlan:
@@ -160,7 +163,13 @@ def _checkpoint_to_resume(
 
 def _choose_world_size(world_size: str, device: str) -> int:
     if _STARTED_BY_TORCHRUN in os.environ:
-        return int(os.environ[_STARTED_BY_TORCHRUN])
+        started = os.environ[_STARTED_BY_TORCHRUN]
+        if started != "1" and not (started.isdecimal() and "RANK" in os.environ):
+            raise ConfigError(
+                f"the environment says WORLD_SIZE={started}, but not which RANK this is",
+                hint="unset WORLD_SIZE, or start the processes with torchrun",
+            )
+        return int(started)
     if world_size == "auto":
         return {"cuda": torch.cuda.device_count(), "cpu": num_cores()}.get(device, 1)
     if not world_size.isdecimal() or int(world_size) < 1:
@@ -170,6 +179,11 @@ def _choose_world_size(world_size: str, device: str) -> int:
     if device == "cuda" and int(world_size) > torch.cuda.device_count():
         raise ConfigError(
             f"--world-size {world_size}: this machine has {torch.cuda.device_count()} GPUs",
+            hint="use --world-size auto",
+        )
+    if int(world_size) > _MAX_PROCESSES_A_CORE * num_cores():
+        raise ConfigError(
+            f"--world-size {world_size}: this machine has {num_cores()} cores",
             hint="use --world-size auto",
         )
     return int(world_size)
