@@ -255,7 +255,10 @@ def _copied(stream: IO[bytes], name: str, resources: ExitStack) -> int:
         shutil.copyfileobj(stream, copy)
         copy.flush()
     except OSError as error:
-        raise AudioError(f"{name} cannot be read: {error.strerror or error}") from None
+        raise AudioError(
+            f"{name} cannot be read into a temporary file: {error.strerror or error}",
+            "if the disk is full, let TMPDIR name a folder with room",
+        ) from None
     if copy.tell() == 0:
         raise AudioError(f"{name} is empty (0 bytes)", "pipe a sound file into it")
     copy.seek(0)

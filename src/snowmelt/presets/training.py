@@ -160,7 +160,7 @@ RECIPES: Final[dict[str, Recipe]] = {
     "an4": Recipe(
         model=model_preset("zipformer-tiny"),
         train=TrainConfig(
-            num_epochs=35,
+            num_epochs=25,
             schedule_scale=0.2,
             lr_epochs=10.0,
             ctc_loss_scale=0.3,
