@@ -200,7 +200,7 @@ def test_files_that_do_not_fit(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="alone does not say how text is cut"):
         load_tokenizer(tmp_path)
     (tmp_path / "bpe.model").write_bytes(b"no model")
-    with pytest.raises(DataError, match="no sentencepiece model"):
+    with pytest.raises(DataError, match=r"\.model is no sentencepiece model"):
         load_tokenizer(tmp_path / "bpe.model")
     (tmp_path / "tokens.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataError, match="is not UTF-8 text"):

@@ -155,13 +155,17 @@ class BpeTokenizer(_TokenTable):
         self._model = model
 
     @classmethod
-    def from_model(cls, model: bytes) -> "BpeTokenizer":
+    def from_model(cls, model: bytes, name: str = "the BPE model") -> "BpeTokenizer":
         """The tokenizer of a serialized sentencepiece model.
+
+        Args:
+            model: its bytes.
+            name: what to call it in messages.
 
         Raises:
             DataError: it is no sentencepiece model, or its first ids are other tokens.
         """
-        processor = _processor(model)
+        processor = _processor(model, name)
         tokens = [processor.id_to_piece(i) for i in range(processor.get_piece_size())]
         return cls(tokens, model)
 
@@ -301,9 +305,8 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     """
     path = Path(path)
     if path.suffix == ".model":
-        return BpeTokenizer.from_model(
-            require_file(path, "BPE model", error=DataError).read_bytes()
-        )
+        require_file(path, "BPE model", error=DataError)
+        return BpeTokenizer.from_model(path.read_bytes(), str(path))
     directory, tokens_path = (path, path / _TOKENS_FILE) if path.is_dir() else (path.parent, path)
     model_path = directory / _MODEL_FILE
     if path.is_dir() and model_path.exists() and not tokens_path.exists():
@@ -380,10 +383,12 @@ def _read_tokens(path: Path) -> list[str]:
     return symbols
 
 
-def _processor(model: bytes) -> "sentencepiece.SentencePieceProcessor":
+def _processor(model: bytes, name: str = _MODEL_FILE) -> "sentencepiece.SentencePieceProcessor":
     import sentencepiece
 
     try:
         return sentencepiece.SentencePieceProcessor(model_proto=model)
     except RuntimeError:
-        raise DataError("the BPE model is no sentencepiece model", "copy bpe.model again") from None
+        raise DataError(
+            f"{name} is no sentencepiece model", "copy it from where the model was trained"
+        ) from None
