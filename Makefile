@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo demo-short test check format bench clean
+.PHONY: install demo demo-short test crash-test check format bench clean
 
 install: $(STAMP)
 
@@ -34,6 +34,10 @@ check: install
 
 test: check
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# Trainings that are killed again and again, compared with such as were left alone: some minutes.
+crash-test: install
+	$(BIN)/python -m tests.crash $(CRASH_ARGS)
 
 format: install
 	$(BIN)/ruff format .

@@ -3,7 +3,12 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# Tests must not depend on luck, nor on how busy the machine is.
+hypothesis.settings.register_profile("snowmelt", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("snowmelt")
 
 # Read by the thread pools when their libraries load: two test machines then give the same sums, and
 # small tensors are not slowed down by threads that wait for one another.

@@ -1,4 +1,4 @@
-"""snowmelt: streaming speech recognition with Zipformer transducers.
+"""snowmelt: streaming speech recognition with Zipformer and LSTM transducers.
 
 What may a user import? The names in `__all__`. Everything else may change with any release.
 

@@ -29,6 +29,13 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     assert tokenizer.encode("TWO ONE") == [4, 3]
 
 
+@pytest.mark.parametrize("name", ["zipformer-small", "lstm-small"])
+def test_a_model_of_any_family_is_loaded(tmp_path: Path, name: str) -> None:
+    config = ExperimentConfig(model=model_preset(name))
+    save_experiment(tmp_path, config, build_words(["ONE TWO"]))
+    assert load_experiment(tmp_path)[0].model == model_preset(name)
+
+
 def test_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
     save_experiment(tmp_path, _config(), build_words(["ONE TWO"]))
     build_words(["ONE THREE"]).save(tmp_path / "lang")
@@ -47,6 +54,11 @@ def test_folder_without_an_experiment(tmp_path: Path) -> None:
         ("model: [", r"config\.yaml is not valid YAML"),
         ("model: 3", r"config\.yaml: model must be a mapping, got 3"),
         ("model: {decoder_dim: -4}", r"config\.yaml: decoder_dim is -4, it must be positive"),
+        ("model: {encoder: rnn}", r"model\.encoder must be one of zipformer, lstm, got 'rnn'"),
+        (
+            "model: {encoder: lstm, encoder_dim: 99999}",
+            r"config\.yaml: rnn_hidden_size is 1024, below encoder_dim 99999",
+        ),
         ("train: {base_lr: fast}", r"config\.yaml: train\.base_lr must be float, got 'fast'"),
         ("features: {num_mel_bins: 40}", "the model takes 80 mel bins, features have 40"),
         ("min_tail_s: -1.0", "min_tail_s is -1.0, it must be from 0 to 10"),

@@ -8,14 +8,17 @@ import pytest
 
 from snowmelt.cli.main import main
 from snowmelt.data import corpora
+from snowmelt.presets.models import ModelConfig
 from tests.evaluate.corpus import NoiseCorpus
-from tests.runtime.tiny import make_experiment
+from tests.runtime.tiny import TINY, make_experiment
 
 
-def scored_experiment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Two epochs; the log file in the folder is let go of afterwards."""
-    monkeypatch.setitem(corpora._CORPORA, "noise", lambda folder, seed: NoiseCorpus(folder))
-    yield make_experiment(folder / "exp", num_epochs=2, corpus="noise")
+def scored_experiment(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, model: ModelConfig = TINY
+) -> Iterator[Path]:
+    """Two epochs with a head "giga"; the log file in the folder is let go of afterwards."""
+    monkeypatch.setitem(corpora._ARCHIVE_CORPORA, "noise", lambda folder, seed: NoiseCorpus(folder))
+    yield make_experiment(folder / "exp", num_epochs=2, corpus="noise", model=model, head="giga")
     root = logging.getLogger()
     for handler in [h for h in root.handlers if hasattr(h, "_snowmelt_handler")]:
         root.removeHandler(handler)

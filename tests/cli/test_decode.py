@@ -3,11 +3,17 @@
 import pytest
 
 from tests.cli.scored import recogs, score, scored_experiment
+from tests.runtime.tiny import TINY_LSTM
 
 
 @pytest.fixture
 def exp_dir(tmp_path, monkeypatch):
     yield from scored_experiment(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def lstm_dir(tmp_path, monkeypatch):
+    yield from scored_experiment(tmp_path, monkeypatch, TINY_LSTM)
 
 
 def test_lines_and_files(exp_dir, capsys):
@@ -32,8 +38,9 @@ def test_lines_and_files(exp_dir, capsys):
 
 def test_options_reach_search_and_model(exp_dir, capsys):
     options = ["--splits", "test", "--epoch", "1", "--avg", "1", "--use-averaged-model", "0"]
-    options += ["--decode-chunk-len", "64", "--max-sym-per-frame", "3", "--blank-penalty", "1.5"]
-    assert score("decode", exp_dir, *options) == 0
+    options += ["--decode-chunk-len", "64"]
+    search = ["--max-sym-per-frame", "3", "--blank-penalty", "1.5"]
+    assert score("decode", exp_dir, *options, *search) == 0
     (path,) = (exp_dir / "greedy_search").glob("recogs-*")
     assert path.name == (
         "recogs-noise-test-epoch-1-avg-1-streaming-chunk-size-64-context-2-max-sym-per-frame-3"
@@ -41,8 +48,28 @@ def test_options_reach_search_and_model(exp_dir, capsys):
     )
     many = recogs(exp_dir, "greedy_search", "noise-test")
     path.unlink()
-    assert score("decode", exp_dir, "--splits", "test") == 0
+    assert score("decode", exp_dir, *options) == 0
     assert len(many) > 1.5 * len(recogs(exp_dir, "greedy_search", "noise-test"))
+
+
+@pytest.mark.parametrize("command", ["decode", "streaming-decode"])
+def test_an_lstm_s_files_name_no_chunk(lstm_dir, command, capsys):
+    assert score(command, lstm_dir, "--splits", "test") == 0
+    folder = "greedy_search" if command == "decode" else "streaming/greedy_search"
+    (path,) = (lstm_dir / folder).glob("recogs-*")
+    assert path.name == (
+        "recogs-noise-test-epoch-2-avg-2-context-2-max-sym-per-frame-1-use-averaged-model.txt"
+    )
+
+
+def test_another_head_has_results_of_its_own(exp_dir, capsys):
+    assert score("decode", exp_dir, "--splits", "test") == 0
+    assert score("decode", exp_dir, "--splits", "test", "--head", "giga") == 0
+    main, giga = sorted(
+        (exp_dir / "greedy_search").glob("recogs-*"), key=lambda path: "head" in path.name
+    )
+    assert giga.name.endswith("max-sym-per-frame-1-head-giga-use-averaged-model.txt")
+    assert main.read_text() != giga.read_text()
 
 
 @pytest.mark.parametrize("max_duration", ["0.1", "1000"])
@@ -60,6 +87,7 @@ def test_batches_change_no_word(exp_dir, max_duration, capsys):
         (["--splits", "train"], "holds no utterance"),
         (["--epoch", "5", "--avg", "1"], "has no epoch-4.pt, epoch-5.pt"),
         (["--iter", "100"], "has no checkpoint-100.pt"),
+        (["--head", "ted"], "no head 'ted' (hint: choose main, giga)"),
         (["--avg", "3"], "epoch 2 has no 3 epochs"),
         (["--decoding-method", "magic"], "invalid choice"),
     ],

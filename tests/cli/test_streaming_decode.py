@@ -3,6 +3,7 @@
 import pytest
 
 from tests.cli.scored import recogs, score, scored_experiment
+from tests.runtime.tiny import TINY_MODELS
 
 
 @pytest.fixture
@@ -10,8 +11,17 @@ def exp_dir(tmp_path, monkeypatch):
     yield from scored_experiment(tmp_path, monkeypatch)
 
 
-@pytest.mark.parametrize("options", [[], ["--decode-chunk-len", "16", "--max-sym-per-frame", "2"]])
-def test_the_words_are_those_of_decode(exp_dir, options, capsys):
+@pytest.fixture(params=list(TINY_MODELS))
+def any_exp_dir(request, tmp_path, monkeypatch):
+    yield from scored_experiment(tmp_path, monkeypatch, TINY_MODELS[request.param])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [[], ["--decode-chunk-len", "16", "--max-sym-per-frame", "2"], ["--head", "giga"]],
+)
+def test_the_words_are_those_of_decode(any_exp_dir, options, capsys):
+    exp_dir = any_exp_dir
     assert score("decode", exp_dir, *options) == 0
     assert score("streaming-decode", exp_dir, "--num-decode-streams", "2", *options) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from snowmelt.checkpoint.experiment import load_experiment
-from snowmelt.cli.main import main
+from snowmelt.cli.main import build_parser, main
 from snowmelt.data import corpora
-from snowmelt.train import trainer
-from tests.train.noise import NoiseCorpus
+from snowmelt.models.joiner import Joiner
+from snowmelt.train.step import Learner
+from tests.train.noise import NAMES, NoiseCorpus
 
 _TINY = {
     "num-encoder-layers": "1,1",
@@ -37,7 +38,10 @@ _TINY = {
 
 @pytest.fixture
 def data_dir(tmp_path, monkeypatch):
-    monkeypatch.setitem(corpora._CORPORA, "noise", lambda folder, seed: NoiseCorpus(folder))
+    for name in NAMES:
+        monkeypatch.setitem(
+            corpora._ARCHIVE_CORPORA, name, lambda folder, seed: NoiseCorpus(folder)
+        )
     NoiseCorpus(tmp_path / "data" / "noise").prepare()
     yield tmp_path / "data"
     root = logging.getLogger()
@@ -77,13 +81,13 @@ def test_settings_can_be_shown(data_dir, capsys):
 
 
 def test_ctrl_c_saves_and_exits_with_130(data_dir, capsys, monkeypatch):
-    train_batch = trainer._Trainer._train_batch
+    step = Learner.step
 
-    def interrupted(self, batch):
+    def interrupted(self, batches, **options):
         os.kill(os.getpid(), signal.SIGINT)
-        return train_batch(self, batch)
+        return step(self, batches, **options)
 
-    monkeypatch.setattr(trainer._Trainer, "_train_batch", interrupted)
+    monkeypatch.setattr(Learner, "step", interrupted)
     assert _train(data_dir) == 130
     err = capsys.readouterr().err
     assert err.splitlines()[-1] == "snowmelt: interrupted"
@@ -95,6 +99,10 @@ def test_ctrl_c_saves_and_exits_with_130(data_dir, capsys, monkeypatch):
     ("words", "reason"),
     [
         (["--encoder-dims", "16,x"], "no list of whole numbers"),
+        (["--mix", "noise"], "'noise' is no mix; write an4=0.5,digits=0.5"),
+        (["--giga-prob", "1"], "--giga-prob 1 is not a probability below 1"),
+        (["--giga-prob", "0.5", "--mix", "noise=1"], "not allowed with argument"),
+        (["--use-fp16", "--use-bf16"], "use_fp16 and use_bf16 are both on"),
         (["--encoder-dims", "16"], "encoder_dims has 1 values"),
         (["--set", "train.colour=1"], "unknown setting 'train.colour'"),
         (["--start-epoch", "7"], "epoch-6.pt does not exist"),
@@ -114,3 +122,68 @@ def test_parameters_are_logged_as_json(data_dir, capsys):
     lines = [line for line in capsys.readouterr().err.splitlines() if '{"data"' in line]
     assert json.loads(lines[0].split("] ", 1)[1])["train"]["num_epochs"] == 1
     assert torch.get_num_threads() >= 1
+
+
+# Sections A2.1 to A2.4 of the two recipes: every option of their train.py.
+_OPTIONS_OF_THE_RECIPES = """
+world-size master-port tensorboard num-epochs start-epoch start-batch exp-dir bpe-model base-lr
+lr-batches lr-epochs context-size prune-range lm-scale am-scale simple-loss-scale seed
+print-diagnostics inf-check save-every-n keep-last-k average-period use-fp16
+num-encoder-layers feedforward-dims nhead encoder-dims attention-dims encoder-unmasked-dims
+zipformer-downsampling-factors cnn-module-kernels decoder-dim joiner-dim short-chunk-size
+num-left-chunks decode-chunk-len
+full-libri mini-libri manifest-dir max-duration bucketing-sampler num-buckets concatenate-cuts
+duration-factor gap on-the-fly-feats shuffle drop-last return-cuts num-workers enable-spec-aug
+spec-aug-time-warp-factor enable-musan input-strategy
+giga-prob initial-lr delay-penalty encoder-dim rnn-hidden-size aux-layer-period dim-feedforward
+grad-norm-threshold on-the-fly-num-workers
+"""
+
+
+def test_every_option_of_the_recipes_is_known():
+    parser = build_parser(["train"])
+    known = parser._subparsers._group_actions[0].choices["train"].format_help()
+    missing = [name for name in _OPTIONS_OF_THE_RECIPES.split() if f"--{name}" not in known]
+    assert not missing
+
+
+def test_the_tutorials_commands_are_settled(data_dir, capsys):
+    words = "--start-epoch 1 --num-epochs 30 --use-fp16 1 --max-duration 550 --full-libri 1"
+    words += " --input-strategy PrecomputedFeatures --return-cuts True"
+    assert _train(data_dir, *words.split(), "--show-config") == 0
+    out = capsys.readouterr().out
+    assert "use_fp16: true" in out and "on_the_fly_feats: false" in out
+    assert _train(data_dir, "--initial-lr", "0.002", "--show-config") == 0
+    assert "base_lr: 0.002" in capsys.readouterr().out
+
+
+def test_several_corpora_are_learnt_from_at_once(data_dir, capsys):
+    NoiseCorpus(data_dir / "murmur").prepare()
+    words = ["--mix", "noise=0.5,murmur=0.5", "--num-epochs", "1", "--log-interval", "1"]
+    assert _train(data_dir, *words) == 0
+    err = capsys.readouterr().err
+    assert "murmur_loss[loss=" in err and "noise_loss[loss=" in err
+    assert "murmur_tot_loss[" in err and "validation of murmur: " in err
+    config, _ = load_experiment(data_dir.parent / "exp")
+    assert config.data.extra_heads == ("murmur",)
+
+
+def test_diagnostics_are_printed_instead_of_training(data_dir, capsys):
+    assert _train(data_dir, "--print-diagnostics", "1") == 0
+    out, _ = capsys.readouterr()
+    assert "joiner" in out and "rms" in out
+    assert not list((data_dir.parent / "exp").glob("*.pt"))
+
+
+def test_inf_check_names_the_first_bad_module(data_dir, capsys, monkeypatch):
+    forward = Joiner.forward
+
+    def broken(self, encoder_out, decoder_out, project_input=True):
+        return forward(self, encoder_out, decoder_out, project_input) * float("inf")
+
+    monkeypatch.setattr(Joiner, "forward", broken)
+    assert _train(data_dir, "--inf-check", "1", "--num-epochs", "9") == 2
+    err = capsys.readouterr().err
+    first = next(line for line in err.splitlines() if "is not finite" in line)
+    assert "joiner" in first and "the first of this batch" in first
+    assert "training is stopped" in err.splitlines()[-1]

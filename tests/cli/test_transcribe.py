@@ -16,7 +16,7 @@ from snowmelt.audio.read import read_audio
 from snowmelt.cli.main import main
 from snowmelt.runtime.load import load_model
 from snowmelt.runtime.recognizer import OnlineRecognizer
-from tests.runtime.tiny import make_experiment, noise
+from tests.runtime.tiny import TINY_MODELS, make_experiment, noise
 
 _GOOD = ("mono.wav", "stereo.wav", "eight.wav", "cd.flac", "opus.opus", "tiny.wav")
 
@@ -103,6 +103,21 @@ def test_a_checkpoint_file_is_a_model_too(exp_dir, sounds, capsys):
     alone = capsys.readouterr().out
     assert _transcribe(exp_dir, sounds / "mono.wav", "--use-averaged-model", "0") == 0
     assert capsys.readouterr().out == alone
+
+
+@pytest.mark.parametrize("encoder", list(TINY_MODELS))
+def test_another_head_of_a_folder_or_file(encoder, sounds, tmp_path, capsys):
+    exp_dir = make_experiment(
+        tmp_path / "exp", num_epochs=1, model=TINY_MODELS[encoder], head="giga"
+    )
+    words = []
+    for head in ([], ["--head", "giga"]):
+        options = ["--use-averaged-model", "0", *head]
+        assert _transcribe(exp_dir, sounds / "mono.wav", *options) == 0
+        words.append(capsys.readouterr().out)
+        assert _transcribe(exp_dir / "epoch-1.pt", sounds / "mono.wav", *head) == 0
+        assert capsys.readouterr().out == words[-1]
+    assert words[0] != words[1]
 
 
 def test_a_checkpoint_file_leaves_nothing_to_choose(exp_dir, sounds, capsys):
@@ -195,6 +210,7 @@ def test_an_empty_folder_is_said(exp_dir, tmp_path, capsys):
         ([], "nothing to transcribe"),
         (["a.wav", "--microphone"], "exclude each other"),
         (["a.wav", "--decode-chunk-len", "20"], "multiple of 16"),
+        (["a.wav", "--head", "giga"], "choose main"),
         (["a.wav", "--epoch", "7"], "has no epoch-7.pt"),
         (["a.wav", "--num-threads", "0"], "not a whole number"),
         (["a.wav", "--format", "xml"], "invalid choice"),

@@ -149,3 +149,40 @@ def test_override():
 def test_override_mistakes(assignment, message):
     with pytest.raises(ConfigError, match=message):
         override(Outer(name="x"), [assignment])
+
+
+@dataclass(frozen=True)
+class _Circle:
+    shape: Literal["circle"] = "circle"
+    radius: float = 1.0
+
+
+@dataclass(frozen=True)
+class _Square:
+    shape: Literal["square"] = "square"
+    side: float = 1.0
+
+
+@dataclass(frozen=True)
+class _Drawing:
+    figure: _Circle | _Square = _Circle()
+
+
+def test_a_union_of_dataclasses_is_told_apart_by_its_tag() -> None:
+    drawing = _Drawing(_Square(side=2.0))
+    assert from_dict(_Drawing, to_dict(drawing)) == drawing
+    assert from_dict(_Drawing, {"figure": {"radius": 3}}) == _Drawing(_Circle(radius=3.0))
+    assert from_dict(_Drawing, {"figure": _Square()}) == _Drawing(_Square())
+
+
+@pytest.mark.parametrize(
+    ("figure", "message"),
+    [
+        ({"shape": "star"}, r"figure\.shape must be one of circle, square, got 'star'"),
+        ({"shape": "square", "radius": 1.0}, r"unknown setting 'figure\.radius'"),
+        (7, r"figure must be a mapping, got 7"),
+    ],
+)
+def test_a_union_names_what_is_wrong(figure: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        from_dict(_Drawing, {"figure": figure})

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from snowmelt.data.alignment import NO_TARGET, TimedWord, frame_tokens, spread_words
+from snowmelt.presets.frames import LSTM_FRONT_END
 from snowmelt.text.tokenizer import build_chars, build_words
 
 WORDS = build_words(["ONE TWO"])
@@ -15,6 +16,15 @@ def test_frames_whose_middle_lies_in_a_word_carry_its_token() -> None:
     # Middles: 0.055, 0.095, 0.135, 0.175, 0.215, 0.255, 0.295, 0.335, 0.375, 0.415.
     expected = [0, 0, one, one, 0, 0, 0, two, two, 0]
     assert frame_tokens(words, 10, WORDS).tolist() == expected
+
+
+def test_an_encoder_frame_has_the_middle_of_its_front_end() -> None:
+    (one,) = WORDS.encode("ONE")
+    words = [TimedWord("ONE", 0.13, 0.17)]
+    # Middles: 0.055, 0.095, 0.135, 0.175, and 0.045, 0.085, 0.125, 0.165.
+    assert frame_tokens(words, 5, WORDS).tolist() == [0, 0, one, 0, 0]
+    labels = frame_tokens(words, 5, WORDS, front_end=LSTM_FRONT_END)
+    assert labels.tolist() == [0, 0, 0, one, 0]
 
 
 def test_borders_inside_a_word_are_unknown() -> None:

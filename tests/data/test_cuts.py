@@ -5,14 +5,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from lhotse import CutSet
+from lhotse import AudioSource, CutSet, MonoCut
 from lhotse.cut import MixedCut, MixTrack, PaddingCut
 from lhotse.supervision import AlignmentItem
 
 from snowmelt.core.errors import DataError, UserError
 from snowmelt.data.corpora.wav import whole_file_cut
-from snowmelt.data.cuts import AudioCache, cut_text, cut_words, load_samples, with_speed_copies
-from tests.data.fakes import noise_cut
+from snowmelt.data.cuts import (
+    AudioCache,
+    cut_text,
+    cut_words,
+    has_speed_copies,
+    load_samples,
+    with_speed_copies,
+)
+from tests.data.fakes import noise_cut, with_stored_features
 
 
 def _string(folder: Path) -> MixedCut:
@@ -110,3 +117,82 @@ def test_files_that_are_not_what_the_manifest_says(tmp_path: Path) -> None:
     (tmp_path / "a.wav").unlink()
     with pytest.raises(UserError, match=r"a\.wav"):
         load_samples(cut, AudioCache())
+
+
+def _long_cut(folder: Path, suffix: str = "flac") -> MonoCut:
+    rng = np.random.default_rng(0)
+    path = folder / f"long.{suffix}"
+    soundfile.write(path, rng.uniform(-0.5, 0.5, 61 * 16000), 16000)
+    return whole_file_cut("long", str(path), 61 * 16000, "A", "someone")
+
+
+def test_of_a_long_recording_only_a_part_is_read(tmp_path: Path) -> None:
+    whole = _long_cut(tmp_path)
+    samples = load_samples(whole, AudioCache())
+    cache = AudioCache()
+    for offset, duration in ((0.0, 0.1), (20.00005, 1.0), (60.5, 0.5)):
+        part = whole.truncate(offset=offset, duration=duration)
+        start = round(offset * 16000)
+        expected = samples[start : start + part.num_samples]
+        assert np.array_equal(load_samples(part, cache), expected)
+    # Nothing of it was kept: the recording would have been.
+    (tmp_path / "long.flac").unlink()
+    with pytest.raises(DataError, match=r"long\.flac does not exist"):
+        load_samples(whole.truncate(duration=1.0), cache)
+
+
+@pytest.mark.parametrize("factor", [0.9, 1.1])
+def test_a_part_of_a_long_recording_played_faster(tmp_path: Path, factor: float) -> None:
+    whole = _long_cut(tmp_path).perturb_speed(factor)
+    samples = load_samples(whole, AudioCache())
+    last_s = whole.duration - 0.5
+    for offset in (0.0, 0.05, 30.0, round(last_s, 4)):
+        part = whole.truncate(offset=offset, duration=0.5)
+        start = round(part.start * 16000)
+        expected = samples[start : start + part.num_samples]
+        found = load_samples(part, AudioCache())
+        assert found.shape == expected.shape
+        # At a file's end a resampler invents what it does not know.
+        assert np.abs(found - expected)[:-100].max() < 1e-4
+
+
+def test_a_long_recording_that_is_shorter_than_its_manifest_says(tmp_path: Path) -> None:
+    part = _long_cut(tmp_path).truncate(offset=60.0, duration=1.0)
+    soundfile.write(tmp_path / "long.flac", np.zeros(60 * 16000 + 100), 16000)
+    with pytest.raises(DataError, match="ends 15900 samples before a cut"):
+        load_samples(part, AudioCache())
+    soundfile.write(tmp_path / "long.flac", np.zeros(61 * 8000), 8000)
+    with pytest.raises(DataError, match="has 8000 Hz, its manifest says 16000"):
+        load_samples(part, AudioCache())
+    (tmp_path / "long.flac").write_bytes(b"no sound at all")
+    with pytest.raises(DataError, match=r"long\.flac cannot be decoded"):
+        load_samples(part, AudioCache())
+
+
+def test_commands_in_manifests_are_not_run(tmp_path: Path) -> None:
+    cut = noise_cut(tmp_path, "a", 1000)
+    touched = tmp_path / "touched"
+    cut.recording.sources = [AudioSource("command", [0], f"touch {touched}; cat {tmp_path}/a.wav")]
+    for dangerous in (cut, noise_cut(tmp_path, "b", 1000).append(cut)):
+        with pytest.raises(DataError, match="is the output of a command, which is not run"):
+            load_samples(dangerous, AudioCache())
+    assert not touched.exists()
+
+
+def test_cuts_without_sound(tmp_path: Path) -> None:
+    cut = noise_cut(tmp_path, "a", 16000)
+    with_stored_features(cut, tmp_path, np.zeros((100, 80), np.float32))
+    with pytest.raises(DataError, match="cut a has no recording"):
+        load_samples(cut.drop_recording(), AudioCache())
+
+
+def test_speed_copies_leave_stored_features_to_the_originals(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cut = with_stored_features(
+        noise_cut(tmp_path, "a", 16000), tmp_path, np.zeros((100, 80), np.float32)
+    )
+    copies = with_speed_copies(CutSet.from_cuts([cut]))
+    assert [c.has_features for c in copies] == [True, False, False]
+    assert not caplog.records
+    assert has_speed_copies(copies) and not has_speed_copies(CutSet.from_cuts([cut]))

@@ -3,7 +3,7 @@
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snowmelt.core.errors import DataError
@@ -12,12 +12,16 @@ from snowmelt.data.sampler import DurationBatchSampler
 _durations = st.lists(st.floats(0.1, 30.0), min_size=1, max_size=60)
 
 
+@settings(deadline=None, derandomize=True)
 @given(durations=_durations, max_duration=st.floats(1.0, 100.0), epoch=st.integers(0, 3))
 @pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("has_buckets", [True, False])
 def test_every_utterance_once_within_the_limit(
-    durations: list[float], max_duration: float, epoch: int, shuffle: bool
+    durations: list[float], max_duration: float, epoch: int, shuffle: bool, has_buckets: bool
 ) -> None:
-    sampler = DurationBatchSampler(durations, max_duration, shuffle=shuffle, num_buckets=3)
+    sampler = DurationBatchSampler(
+        durations, max_duration, shuffle=shuffle, num_buckets=3, has_buckets=has_buckets
+    )
     batches = sampler.batches(epoch)
     assert batches == sampler.batches(epoch)
     assert Counter(i for batch in batches for i in batch) == Counter(range(len(durations)))
@@ -26,6 +30,7 @@ def test_every_utterance_once_within_the_limit(
         assert padded <= max_duration or len(batch) == 1
 
 
+@settings(deadline=None, derandomize=True)
 @given(
     durations=_durations,
     max_duration=st.floats(1.0, 100.0),
@@ -80,6 +85,84 @@ def test_epochs_and_seeds_differ() -> None:
 def test_without_shuffling_the_longest_come_first() -> None:
     sampler = DurationBatchSampler([1.0, 3.0, 2.0], 4.0, shuffle=False)
     assert sampler.batches(0) == sampler.batches(7) == [[1], [2, 0]]
+
+
+def test_order_without_buckets() -> None:
+    durations = [1.0, 3.0, 2.0, 1.0, 1.0]
+    in_order = DurationBatchSampler(durations, 4.0, shuffle=False, has_buckets=False)
+    assert in_order.batches(0) == in_order.batches(1) == [[0], [1], [2, 3], [4]]
+    shuffled = DurationBatchSampler([1.0 + n for n in range(50)], 200.0, has_buckets=False)
+    assert shuffled.batches(0) != shuffled.batches(1)
+    # Long and short ones meet.
+    assert max(max(batch) - min(batch) for batch in shuffled.batches(0)) > 25
+
+
+def test_incomplete_batches_are_dropped_only_when_asked_for() -> None:
+    durations = [1.0] * 10
+    whole = DurationBatchSampler(durations, 4.0).batches(0)
+    assert sorted(map(len, whole)) == [2, 4, 4]
+    complete = DurationBatchSampler(durations, 4.0, drop_last=True).batches(0)
+    assert [len(batch) for batch in complete] == [4, 4]
+    # A last batch that is full stays, and so does the only one.
+    assert len(DurationBatchSampler([1.0] * 8, 4.0, drop_last=True).batches(0)) == 2
+    assert DurationBatchSampler([1.0], 4.0, drop_last=True).batches(0) == [[0]]
+
+
+@settings(deadline=None, derandomize=True)
+@given(durations=_durations, world_size=st.integers(1, 4), shuffle=st.booleans())
+def test_dropping_leaves_every_rank_whole_batches(
+    durations: list[float], world_size: int, shuffle: bool
+) -> None:
+    def batches(drop_last: bool, size: int, rank: int) -> list[list[int]]:
+        return DurationBatchSampler(
+            durations,
+            40.0,
+            shuffle=shuffle,
+            drop_last=drop_last,
+            world_size=size,
+            rank=rank,
+            has_equal_ranks=True,
+        ).batches(0)
+
+    packed = {tuple(batch) for batch in batches(False, 1, 0)}
+    ranks = [batches(True, world_size, rank) for rank in range(world_size)]
+    assert len({len(rank) for rank in ranks}) == 1 and ranks[0]
+    if len(packed) > world_size:
+        # None was halved, none is given twice.
+        given_out = [tuple(batch) for rank in ranks for batch in rank]
+        assert set(given_out) <= packed and len(given_out) == len(set(given_out))
+        assert len(packed) - len(given_out) <= world_size
+
+
+def test_dropped_batches_are_not_always_the_shortest() -> None:
+    # Each utterance is a batch, the longest first; of seven, two ranks share six.
+    durations = [float(n) for n in range(1, 8)]
+
+    def dropped(epoch: int) -> set[int]:
+        ranks = [
+            DurationBatchSampler(durations, 1.0, drop_last=True, world_size=2, rank=rank)
+            for rank in range(2)
+        ]
+        return set(range(7)) - {i for r in ranks for batch in r.batches(epoch) for i in batch}
+
+    each = [dropped(epoch) for epoch in range(40)]
+    assert {len(indices) for indices in each} == {1}
+    assert len(set().union(*each)) >= 5
+
+
+def test_ranks_in_step_without_shuffling() -> None:
+    ranks = [
+        DurationBatchSampler(
+            [3.0, 2.0, 1.0],
+            1.0,
+            shuffle=False,
+            world_size=2,
+            rank=rank,
+            has_equal_ranks=True,
+        ).batches(0)
+        for rank in range(2)
+    ]
+    assert ranks == [[[0], [2]], [[1], [0]]]
 
 
 def test_buckets_keep_padding_low() -> None:

@@ -37,6 +37,8 @@ class NoiseCorpus:
 
     folder: Path
     name: str = "noise"
+    test_sets: tuple[str, ...] = ("test",)
+    varies_with_epoch: bool = False
 
     def prepare(self, archive: Path | None = None) -> None:
         raise NotImplementedError

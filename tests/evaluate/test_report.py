@@ -35,6 +35,19 @@ _EPOCHS = WeightsChoice(epoch=30, avg=9)
             DecodingSettings(_EPOCHS, 32, 2, max_sym_per_frame=2, is_streaming=True),
             "epoch-30-avg-9-streaming-chunk-size-32-max-sym-per-frame-2-use-averaged-model",
         ),
+        (
+            DecodingSettings(_EPOCHS, 32, 2, encoder="lstm"),
+            "epoch-30-avg-9-context-2-max-sym-per-frame-1-use-averaged-model",
+        ),
+        (
+            DecodingSettings(_EPOCHS, 32, 2, encoder="lstm", is_streaming=True),
+            "epoch-30-avg-9-context-2-max-sym-per-frame-1-use-averaged-model",
+        ),
+        (
+            DecodingSettings(_EPOCHS, 32, 2, head="giga"),
+            "epoch-30-avg-9-streaming-chunk-size-32-context-2-max-sym-per-frame-1-head-giga"
+            "-use-averaged-model",
+        ),
     ],
 )
 def test_suffix(settings, suffix):

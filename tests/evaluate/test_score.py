@@ -15,7 +15,7 @@ from tests.runtime.tiny import make_experiment
 
 @pytest.fixture
 def exp_dir(tmp_path, monkeypatch):
-    monkeypatch.setitem(corpora._CORPORA, "noise", lambda folder, seed: NoiseCorpus(folder))
+    monkeypatch.setitem(corpora._ARCHIVE_CORPORA, "noise", lambda folder, seed: NoiseCorpus(folder))
     yield make_experiment(tmp_path / "exp", num_epochs=0, corpus="noise")
     # setup_logging's file lies in tmp_path: let go of it.
     for handler in logging.getLogger().handlers[:]:
@@ -34,6 +34,7 @@ def _score(exp_dir, tmp_path, splits, corpus=None, is_streaming=False):
             exp_dir=exp_dir,
             corpus=corpus,
             data_dir=tmp_path / "data",
+            manifest_dir=tmp_path / "manifests",
             splits=splits,
         )
     )
@@ -50,6 +51,23 @@ def test_each_split_has_its_files_and_line(exp_dir, tmp_path):
     (log,) = (exp_dir / "greedy_search").glob("log-decode-epoch-3-avg-2-*")
     assert "Weights: mean of epoch-2.pt, epoch-3.pt" in log.read_text()
     assert "noise-dev: 3 utterances, 2.7 s of sound" in log.read_text()
+
+
+def test_every_test_set_of_a_corpus_is_scored(exp_dir, tmp_path, monkeypatch):
+    folders = []
+
+    def two_sets(folder, selection):
+        folders.append(folder)
+        return NoiseCorpus(folder, "books", ("test-clean", "TEST"))
+
+    monkeypatch.setitem(corpora._MANIFEST_CORPORA, "books", two_sets)
+    lines = _score(exp_dir, tmp_path, ["dev", "test"], corpus="books")
+    assert [line.split("]")[0] for line in lines] == [
+        "[books-dev-greedy_search",
+        "[test-clean-greedy_search",
+        "[books-TEST-greedy_search",
+    ]
+    assert folders == [tmp_path / "manifests"]
 
 
 def test_an_empty_split_or_unknown_corpus_stops_before_any_work(exp_dir, tmp_path):

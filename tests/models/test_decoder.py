@@ -47,3 +47,22 @@ def test_is_scriptable_with_ids_before_the_start() -> None:
     y = torch.tensor([[-1, 0], [3, 4]])
     expected = decoder(y, need_pad=False)
     assert torch.equal(torch.jit.script(decoder)(y, need_pad=False), expected)
+
+
+@pytest.mark.parametrize("context_size", [1, 2])
+def test_scaled_form(context_size: int) -> None:
+    """Other names, every channel convolved alone, and the same function of effective weights."""
+    torch.manual_seed(0)
+    decoder = Decoder(11, 6, blank_id=0, context_size=context_size, scaled=True)
+    names = ["embedding.scale", "embedding.weight"]
+    names += ["conv.weight", "conv.weight_scale"] if context_size == 2 else []
+    assert list(decoder.state_dict()) == names
+    y = torch.tensor([[3, 1, -1], [10, 0, 2]])
+    rows = decoder.embedding.weight[y.clamp(min=0)] * decoder.embedding.scale.exp()
+    rows = rows * (y >= 0)[..., None]
+    expected = rows
+    if context_size == 2:
+        weight = decoder.conv.weight.squeeze(1) * decoder.conv.weight_scale.exp()  # (C, 2)
+        before = torch.cat([torch.zeros_like(rows[:, :1]), rows[:, :-1]], dim=1)
+        expected = before * weight[:, 0] + rows * weight[:, 1]
+    torch.testing.assert_close(decoder(y), expected.relu())

@@ -33,3 +33,15 @@ def test_is_scriptable() -> None:
     assert torch.equal(
         torch.jit.script(joiner)(encoder_out, decoder_out), joiner(encoder_out, decoder_out)
     )
+
+
+def test_scaled_form_is_the_same_formula() -> None:
+    torch.manual_seed(0)
+    joiner = Joiner(6, 5, 7, 9, scaled=True)
+    parts = ["weight", "bias", "weight_scale", "bias_scale"]
+    layers = ["encoder_proj", "decoder_proj", "output_linear"]
+    assert list(joiner.state_dict()) == [f"{layer}.{part}" for layer in layers for part in parts]
+    encoder_out, decoder_out = torch.randn(4, 6), torch.randn(4, 5)
+    hidden = joiner.encoder_proj(encoder_out) + joiner.decoder_proj(decoder_out)
+    expected = joiner.output_linear(hidden.tanh())
+    torch.testing.assert_close(joiner(encoder_out, decoder_out), expected)

@@ -49,6 +49,23 @@ def test_without_warmup():
     assert lr(optimizer) == pytest.approx(0.05, rel=1e-7)
 
 
+def test_recipe_with_eve_keeps_its_own_name_for_the_base():
+    optimizer, eden = make(base_lr=0.003, warmup_batches=0, base_lr_key="initial_lr")
+    eden.step_epoch(0)
+    eden.step_batch(5000)
+    group = optimizer.param_groups[0]
+    assert group["initial_lr"] == 0.003
+    assert "base_lr" not in group
+    assert lr(optimizer) == pytest.approx(0.003 * 2**-0.25, rel=1e-12)
+    eden.set_base_lr(0.002)
+    assert group["initial_lr"] == 0.002
+
+    resumed, eden_resumed = make(base_lr=0.003, warmup_batches=0, base_lr_key="initial_lr")
+    eden_resumed.load_state_dict(eden.state_dict())
+    assert resumed.param_groups[0]["initial_lr"] == 0.002
+    assert lr(resumed) == lr(optimizer)
+
+
 def test_counting_by_itself_equals_counting_by_the_caller():
     one, eden_one = make()
     other, eden_other = make()

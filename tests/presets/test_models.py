@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from snowmelt.core.errors import ConfigError
-from snowmelt.presets.models import MODEL_PRESETS, ZipformerConfig, model_preset
+from snowmelt.presets.models import MODEL_PRESETS, LstmConfig, ZipformerConfig, model_preset
 
 
 @pytest.mark.parametrize("name", MODEL_PRESETS)
 def test_presets_are_right(name: str) -> None:
-    assert replace(model_preset(name), decode_chunk_len=64, dropout=0.0).decode_chunk_size == 32
+    assert replace(model_preset(name), decode_chunk_len=64).decode_chunk_len == 64
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,33 @@ def test_models_that_cannot_be_built(change: dict[str, Any], message: str) -> No
     with pytest.raises(ConfigError) as caught:
         replace(ZipformerConfig(), **change)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rnn_hidden_size": 256}, "rnn_hidden_size is 256, below encoder_dim 512"),
+        ({"decode_chunk_len": 10}, "decode_chunk_len is 10, it must be a multiple of 4"),
+        ({"decode_chunk_len": 8000}, "at most 6000, a minute of sound"),
+        ({"layer_dropout": 1.0}, "layer_dropout is 1.0, it must be below 1"),
+        ({"aux_layer_period": -1}, "aux_layer_period is -1, it must not be negative"),
+        ({"num_encoder_layers": 0}, "num_encoder_layers is 0, it must be positive"),
+        ({"feature_dim": 8}, "feature_dim is 8, it must be at least 9"),
+        ({"dropout": 1.0}, "dropout is 1.0, it must be below 1"),
+    ],
+)
+def test_lstms_that_cannot_be_built(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        replace(LstmConfig(), **change)
+    assert message in str(caught.value)
+
+
+def test_what_the_encoder_gives_and_sees() -> None:
+    assert LstmConfig(encoder_dim=256).output_dim == 256
+    assert ZipformerConfig().output_dim == 384
+    assert ZipformerConfig().decode_chunk_size == 16
+    assert LstmConfig().front_end.window_overlap == 5
+    assert ZipformerConfig().front_end.window_overlap == 7
 
 
 def test_unknown_preset() -> None:

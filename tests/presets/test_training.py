@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from snowmelt.core.errors import ConfigError
-from snowmelt.presets.training import RECIPES, DataConfig, TrainConfig, recipe
+from snowmelt.presets.training import TrainConfig
 
 
 def test_one_number_shortens_a_recipe() -> None:
@@ -39,21 +39,11 @@ def test_numbers_out_of_range(change: dict[str, Any], message: str) -> None:
         TrainConfig(**change)
 
 
-@pytest.mark.parametrize("name", ["max_duration", "num_buckets", "num_workers"])
-def test_data_settings_that_must_be_positive(name: str) -> None:
-    with pytest.raises(ConfigError, match=f"{name} is 0, it must be positive"):
-        DataConfig(**{name: 0})  # type: ignore[arg-type]
-
-
 def test_a_checkpoint_needs_an_average_of_its_own() -> None:
     with pytest.raises(ConfigError, match=r"save_every_n \(100\) is below average_period \(200\)"):
         TrainConfig(save_every_n=100)
 
 
-def test_recipes_are_named_after_their_corpora() -> None:
-    assert {name: recipe(name).data.corpus for name in RECIPES} == {
-        "digits": "digits",
-        "an4": "an4",
-    }
-    with pytest.raises(ConfigError, match="no preset 'klingon'.*choose digits, an4"):
-        recipe("klingon")
+def test_one_sort_of_low_precision() -> None:
+    with pytest.raises(ConfigError, match="use_fp16 and use_bf16 are both on"):
+        TrainConfig(use_fp16=True, use_bf16=True)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from snowmelt.audio.fbank import FbankConfig
-from snowmelt.presets.frames import SUBSAMPLING_FACTOR, WINDOW_OVERLAP
+from snowmelt.presets.frames import SUBSAMPLING_FACTOR, ZIPFORMER_FRONT_END, FrontEnd
 from snowmelt.runtime.backend import SpeechModel
 from snowmelt.search.scorer import FloatArray, IntArray
 
@@ -59,8 +59,11 @@ class FakeBackend:
 
     scorer = FakeScorer()
 
-    def __init__(self, decode_chunk_len: int = 32) -> None:
+    def __init__(
+        self, decode_chunk_len: int = 32, front_end: FrontEnd = ZIPFORMER_FRONT_END
+    ) -> None:
         self.decode_chunk_len = decode_chunk_len
+        self.front_end = front_end
         self.batch_sizes: list[int] = []
 
     def init_state(self) -> FakeState:
@@ -69,7 +72,7 @@ class FakeBackend:
     def encode(
         self, features: FloatArray, feature_lens: IntArray, states: Sequence[FakeState]
     ) -> tuple[FloatArray, IntArray, list[FakeState]]:
-        num_frames = features.shape[1] - WINDOW_OVERLAP
+        num_frames = features.shape[1] - self.front_end.window_overlap
         assert num_frames > 0 and num_frames % self.decode_chunk_len == 0
         self.batch_sizes.append(len(features))
         logits, new_states = [], []
@@ -83,7 +86,7 @@ class FakeBackend:
     def encode_whole(
         self, features: FloatArray, feature_lens: IntArray
     ) -> tuple[FloatArray, IntArray]:
-        lens = (feature_lens - WINDOW_OVERLAP) // SUBSAMPLING_FACTOR
+        lens = (feature_lens - self.front_end.window_overlap) // SUBSAMPLING_FACTOR
         out = np.full((len(features), int(lens.max()), len(WORDS)), np.nan, np.float32)
         for n, num in enumerate(lens):
             out[n, :num] = _logits(features[n, : 4 * num], 0)[0]
@@ -104,9 +107,12 @@ def _logits(features: FloatArray, last_word: int) -> tuple[FloatArray, int]:
 
 
 def fake_model(
-    decode_chunk_len: int = 32, min_tail_s: float = 0.4, features: FbankConfig | None = None
+    decode_chunk_len: int = 32,
+    min_tail_s: float = 0.4,
+    features: FbankConfig | None = None,
+    front_end: FrontEnd = ZIPFORMER_FRONT_END,
 ) -> SpeechModel:
-    backend = FakeBackend(decode_chunk_len)
+    backend = FakeBackend(decode_chunk_len, front_end)
     return SpeechModel(backend, FakeTokenizer(), features or FbankConfig(), min_tail_s)
 
 

@@ -12,7 +12,7 @@ from snowmelt.core.errors import CheckpointError, ConfigError
 from snowmelt.runtime.backend import SpeechModel
 from snowmelt.runtime.load import WeightsChoice, load_model
 from snowmelt.text.tokenizer import build_words
-from tests.runtime.tiny import make_experiment, tiny_weights
+from tests.runtime.tiny import TINY, TINY_LSTM, TINY_MODELS, make_experiment, tiny_weights
 
 
 @pytest.fixture(scope="module")
@@ -25,16 +25,29 @@ def _weight(model: SpeechModel) -> torch.Tensor:
 
 
 def _weight_of(seed: int) -> torch.Tensor:
-    return tiny_weights(seed)["joiner.encoder_proj.weight"]
+    return _folded(tiny_weights(seed))
 
 
-def test_a_folder_gives_the_newest_average(exp_dir):
-    # Epochs 1 to 3 from the start on: the running mean of the last file.
-    model = load_model(exp_dir, device="cpu")
-    torch.testing.assert_close(_weight(model), _weight_of(103))
+def _folded(weights: dict[str, torch.Tensor], module: str = "joiner.encoder_proj") -> torch.Tensor:
+    """The weight that a module works with, whether it has a scale or not."""
+    for scale in (f"{module}.weight_scale", f"{module}.scale"):
+        if scale in weights:
+            return weights[f"{module}.weight"] * weights[scale].exp()
+    return weights[f"{module}.weight"]
+
+
+@pytest.mark.parametrize("encoder", list(TINY_MODELS))
+def test_a_folder_gives_the_newest_average(encoder, tmp_path):
+    config = TINY_MODELS[encoder]
+    make_experiment(tmp_path, num_epochs=2, model=config)
+    # Epochs 1 and 2 from the start on: the running mean of the last file.
+    model = load_model(tmp_path, device="cpu")
+    torch.testing.assert_close(_weight(model), _folded(tiny_weights(102, config)))
     assert model.backend.decode_chunk_len == 32 and model.min_tail_s == 0.4
+    assert model.backend.front_end == config.front_end
     assert not model.backend._encoder.training
-    assert model.weights == f"{exp_dir}, mean of all models up to epoch-3.pt"
+    assert model.weights == f"{tmp_path}, mean of all models up to epoch-2.pt"
+    assert load_model(tmp_path, decode_chunk_len=64).backend.decode_chunk_len == 64
 
 
 def test_a_file_is_taken_as_it_is(exp_dir):
@@ -87,10 +100,38 @@ def test_choices_are_filled_in(exp_dir, tmp_path):
         WeightsChoice().resolved(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("chunk_len", [16, 64])
-def test_the_chunk_length_may_be_changed(exp_dir, chunk_len):
-    model = load_model(exp_dir, decode_chunk_len=chunk_len)
-    assert model.backend.decode_chunk_len == chunk_len
+@pytest.mark.parametrize("encoder", list(TINY_MODELS))
+def test_the_head_of_another_corpus_may_be_chosen(encoder, tmp_path):
+    config = TINY_MODELS[encoder]
+    make_experiment(tmp_path, num_epochs=2, corpus="librispeech", model=config, head="giga")
+    weights = tiny_weights(102, config, "giga")
+    for head, suffix in (("main", ""), ("libri", ""), ("giga", "_giga")):
+        model = load_model(tmp_path, head=head)
+        assert model.head == ("giga" if suffix else "main")
+        scorer = model.backend.scorer
+        for module, weight in (
+            (f"joiner{suffix}.encoder_proj", _weight(model)),
+            (f"joiner{suffix}.output_linear", scorer._joiner.output_linear.weight),
+            (f"decoder{suffix}.embedding", scorer._decoder.embedding.weight),
+        ):
+            torch.testing.assert_close(weight, _folded(weights, module))
+    with pytest.raises(CheckpointError, match=r"no head 'ted' \(hint: choose main, giga\)"):
+        load_model(tmp_path, head="ted")
+    plain = WeightsChoice(epoch=2, avg=2, use_averaged_model=False)
+    first, second = (tiny_weights(epoch, config, "giga") for epoch in (1, 2))
+    mean = {key: (value + second[key]) / 2 for key, value in first.items()}
+    averaged = load_model(tmp_path, weights=plain, head="giga")
+    torch.testing.assert_close(_weight(averaged), _folded(mean, "joiner_giga.encoder_proj"))
+    assert load_model(tmp_path / "epoch-1.pt", head="giga").head == "giga"
+
+
+def test_a_head_with_a_missing_part_is_refused(exp_dir, tmp_path):
+    other = Path(shutil.copytree(exp_dir, tmp_path / "other"))
+    weights = tiny_weights(1, TINY, "giga")
+    weights = {key: value for key, value in weights.items() if not key.startswith("joiner_giga.")}
+    save_checkpoint(other / "epoch-4.pt", {"model": weights})
+    with pytest.raises(CheckpointError, match=r"unexpected \(decoder_giga\.embedding\.weight"):
+        load_model(other / "epoch-4.pt")
 
 
 def test_what_is_wrong_is_said(exp_dir, tmp_path):
@@ -98,6 +139,9 @@ def test_what_is_wrong_is_said(exp_dir, tmp_path):
         load_model(tmp_path / "nowhere")
     with pytest.raises(ConfigError, match="must be a multiple of 16"):
         load_model(exp_dir, decode_chunk_len=20)
+    make_experiment(tmp_path / "lstm", num_epochs=1, model=TINY_LSTM)
+    with pytest.raises(ConfigError, match="must be a multiple of 4"):
+        load_model(tmp_path / "lstm", decode_chunk_len=18)
     with pytest.raises(CheckpointError, match=r"has no epoch-9\.pt"):
         load_model(exp_dir, weights=WeightsChoice(epoch=9, avg=1, use_averaged_model=False))
     with pytest.raises(ValueError, match=r"config\.yaml"):
@@ -120,3 +164,10 @@ def test_weights_of_a_diverged_training_are_refused(exp_dir, tmp_path):
     save_checkpoint(other / "epoch-4.pt", {"model": weights})
     with pytest.raises(CheckpointError, match=r"epoch-4\.pt are not finite.*output_linear\.bias"):
         load_model(other / "epoch-4.pt")
+    # The scale of an LSTM's weight may be finite when the weight is not.
+    other = make_experiment(tmp_path / "lstm", num_epochs=0, model=TINY_LSTM)
+    weights = tiny_weights(5, TINY_LSTM)
+    weights["joiner.output_linear.weight_scale"] = torch.tensor(200.0)
+    save_checkpoint(other / "epoch-1.pt", {"model": weights})
+    with pytest.raises(CheckpointError, match=r"not finite numbers .joiner\.output_linear\.weight"):
+        load_model(other / "epoch-1.pt")

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from snowmelt.audio.fbank import FbankConfig
 from snowmelt.core.errors import AudioError
+from snowmelt.presets.frames import LSTM_FRONT_END, ZIPFORMER_FRONT_END
 from snowmelt.runtime.backend import SpeechModel
 from snowmelt.runtime.recognizer import OfflineRecognizer, OnlineRecognizer
 from snowmelt.runtime.stream import OnlineStream
@@ -41,12 +42,21 @@ def _whole(recognizer: OfflineRecognizer, sound, rate: int = 16000) -> str:
     return recognizer.get_result(stream)
 
 
-@pytest.mark.parametrize("chunk_len", [16, 32, 64])
+@pytest.mark.parametrize(
+    ("chunk_len", "front_end"),
+    [
+        (16, ZIPFORMER_FRONT_END),
+        (32, ZIPFORMER_FRONT_END),
+        (64, ZIPFORMER_FRONT_END),
+        (4, LSTM_FRONT_END),
+        (32, LSTM_FRONT_END),
+    ],
+)
 @pytest.mark.parametrize("cut", [0, 1, 159, 160, 3000, 5119])
-def test_first_and_last_words_are_never_lost(chunk_len, cut):
+def test_first_and_last_words_are_never_lost(chunk_len, front_end, cut):
     # Speech begins with the first sample and ends with the last, at any place in a chunk.
     sound = np.concatenate([burst(LOW), silence(1.0)[cut:], burst(HIGH, 0.06)])
-    model = fake_model(chunk_len)
+    model = fake_model(chunk_len, front_end=front_end)
     assert _heard(OnlineRecognizer(model), sound) == "LOW HIGH"
     assert _whole(OfflineRecognizer(model), sound) == "LOW HIGH"
 
@@ -202,14 +212,19 @@ def test_a_stream_that_heard_nothing_says_nothing():
 
 
 def test_a_longer_tail_is_a_property_of_the_model():
-    short, long = (OnlineRecognizer(fake_model(min_tail_s=tail)) for tail in (0.4, 3.0))
     frames = []
-    for recognizer in (short, long):
+    for tail, front_end in (
+        (0.4, ZIPFORMER_FRONT_END),
+        (2.94, ZIPFORMER_FRONT_END),
+        (2.94, LSTM_FRONT_END),
+    ):
+        recognizer = OnlineRecognizer(fake_model(min_tail_s=tail, front_end=front_end))
         stream = recognizer.create_stream()
         stream.input_finished()
         _drain(recognizer, stream)
         frames.append(stream.search_state.num_frames)
-    assert frames == [16, 80]  # 7 + 2 * 32 and 7 + 10 * 32 feature frames
+    # 7 + 2 * 32, 7 + 9 * 32 and 5 + 10 * 32 feature frames.
+    assert frames == [16, 72, 80]
 
 
 @pytest.mark.parametrize(

@@ -1,32 +1,30 @@
-"""The torch backend with a small Zipformer of random weights: chunks equal the whole, alone equals
+"""The torch backend with small models of random weights: chunks equal the whole, alone equals
 packed, and states that stay together are not copied."""
 
 import dataclasses
 
 import numpy as np
 import pytest
-import torch
 
-from snowmelt.core.errors import ConfigError
 from snowmelt.models.build import build_transducer
 from snowmelt.runtime.backend import SpeechModel
 from snowmelt.runtime.backends import torch_eager
-from snowmelt.runtime.backends.torch_eager import TorchBackend, pick_device
+from snowmelt.runtime.backends.torch_eager import TorchBackend
 from snowmelt.runtime.recognizer import OfflineRecognizer, OnlineRecognizer
 from snowmelt.runtime.scheduler import decode_ready
-from tests.runtime.tiny import TINY, noise, tiny_tokenizer, tiny_weights
+from tests.runtime.tiny import TINY_MODELS, noise, tiny_tokenizer, tiny_weights
 
 
-@pytest.fixture(scope="module")
-def weights():
-    return tiny_weights()
+@pytest.fixture(scope="module", params=list(TINY_MODELS))
+def encoder(request) -> str:
+    return request.param
 
 
-def _model(weights, decode_chunk_len: int = 32) -> SpeechModel:
-    config = dataclasses.replace(TINY, decode_chunk_len=decode_chunk_len)
+def _model(encoder: str, decode_chunk_len: int = 32) -> SpeechModel:
+    config = dataclasses.replace(TINY_MODELS[encoder], decode_chunk_len=decode_chunk_len)
     tokenizer = tiny_tokenizer()
     model = build_transducer(config, tokenizer.vocab_size)
-    model.load_state_dict(weights)
+    model.load_state_dict(tiny_weights(model=config))
     return SpeechModel(TorchBackend(model, config, unk_id=tokenizer.unk_id), tokenizer)
 
 
@@ -68,8 +66,8 @@ def _same(a, b) -> None:
 
 
 @pytest.mark.parametrize("chunk_len", [16, 32, 64])
-def test_chunks_give_the_words_of_the_whole(weights, chunk_len):
-    model = _model(weights, chunk_len)
+def test_chunks_give_the_words_of_the_whole(encoder, chunk_len):
+    model = _model(encoder, chunk_len)
     sounds = _sounds(1.3, 0.05, 3.1, 0.8)
     online, offline = _online(model, sounds), _offline(model, sounds)
     assert len(offline[2].tokens) > 20
@@ -77,8 +75,16 @@ def test_chunks_give_the_words_of_the_whole(weights, chunk_len):
         _same(chunked, whole)
 
 
-def test_batch_mates_change_nothing(weights):
-    model = _model(weights)
+@pytest.mark.parametrize("chunk_len", [4, 36])
+def test_an_lstm_takes_any_chunk_of_whole_encoder_frames(chunk_len):
+    model = _model("lstm", chunk_len)
+    sounds = _sounds(0.9, 0.05)
+    for chunked, whole in zip(_online(model, sounds), _offline(model, sounds), strict=True):
+        _same(chunked, whole)
+
+
+def test_batch_mates_change_nothing(encoder):
+    model = _model(encoder)
     sounds = _sounds(1.3, 0.05, 3.1, 0.8)
     for n, sound in enumerate(sounds):
         _same(_online(model, [sound])[0], _online(model, sounds)[n])
@@ -86,8 +92,8 @@ def test_batch_mates_change_nothing(weights):
 
 
 @pytest.mark.parametrize("piece", [160, 1234, 100000])
-def test_the_split_into_calls_changes_nothing(weights, piece):
-    model = _model(weights)
+def test_the_split_into_calls_changes_nothing(encoder, piece):
+    model = _model(encoder)
     sounds = _sounds(1.3, 2.2)
     assert _online(model, sounds[:1], piece) == _online(model, sounds[:1])
     # Side by side the pieces decide who shares a batch, which may change the last bits.
@@ -96,34 +102,37 @@ def test_the_split_into_calls_changes_nothing(weights, piece):
 
 
 @pytest.mark.parametrize("max_chunks", [2, 5])
-def test_several_chunks_at_once_give_the_same(weights, max_chunks):
-    model = _model(weights)
+def test_several_chunks_at_once_give_the_same(encoder, max_chunks):
+    model = _model(encoder)
     sounds = _sounds(1.3, 0.05, 3.1)
     at_once = _online(model, sounds, 100000, max_chunks)
     for many, one in zip(at_once, _online(model, sounds), strict=True):
         _same(many, one)
 
 
-def test_states_that_stay_together_are_not_copied(weights, monkeypatch):
+def test_states_that_stay_together_are_not_copied(encoder, monkeypatch):
+    model = _model(encoder)
+    state_type = type(model.backend.init_state().batch)
     gathered: list[int] = []
     select = torch_eager._selected
 
     def counting(tree, index):
-        if not isinstance(tree, torch.Tensor) and hasattr(tree, "num_frames"):
+        if isinstance(tree, state_type):
             gathered.append(len(index))
         return select(tree, index)
 
     monkeypatch.setattr(torch_eager, "_selected", counting)
-    _online(_model(weights), _sounds(2.0, 2.0, 4.0))
+    _online(model, _sounds(2.0, 2.0, 4.0))
     # To put three new streams together; when two of them run ahead to their end; when they have
     # left. Never in between.
     assert gathered == [3, 2, 1]
 
 
-def test_old_states_stay_valid(weights):
-    backend = _model(weights).backend
-    features = np.random.default_rng(3).normal(0, 1, (2, 39, 80)).astype(np.float32)
-    lens = np.array([39, 39])
+def test_old_states_stay_valid(encoder):
+    backend = _model(encoder).backend
+    num_frames = 32 + backend.front_end.window_overlap
+    features = np.random.default_rng(3).normal(0, 1, (2, num_frames, 80)).astype(np.float32)
+    lens = np.array([num_frames, num_frames])
     start = [backend.init_state(), backend.init_state()]
     first, _, states = backend.encode(features, lens, start)
     again, _, _ = backend.encode(features, lens, start)
@@ -135,20 +144,10 @@ def test_old_states_stay_valid(weights):
     assert first.dtype == np.float32 and out_lens.dtype == np.int64
 
 
-def test_the_scorer_sees_training_s_history(weights):
-    scorer = _model(weights).backend.scorer
+def test_the_scorer_sees_training_s_history(encoder):
+    scorer = _model(encoder).backend.scorer
     assert (scorer.context_size, scorer.blank_id, scorer.unk_id) == (2, 0, 2)
     start, blanks = scorer.decode(np.array([[-1, 0], [0, 0]]))
     assert not np.allclose(start, blanks)
     logits = scorer.join(np.zeros((2, 16), np.float32), np.stack([start, blanks]))
     assert logits.shape == (2, 30) and logits.dtype == np.float32
-
-
-def test_devices():
-    assert pick_device("cpu") == torch.device("cpu")
-    assert pick_device("auto").type in ("cpu", "cuda")
-    with pytest.raises(ConfigError, match="choose auto, cpu, cuda, mps"):
-        pick_device("gpu")
-    if not torch.backends.mps.is_available():
-        with pytest.raises(ConfigError, match="no usable mps device"):
-            pick_device("mps")

@@ -1,4 +1,4 @@
-"""An experiment with a small Zipformer of random weights, and sound for it.
+"""An experiment with a small model of random weights, and sound for it.
 
 What it says means nothing; that two ways of asking give the same answer does.
 """
@@ -12,8 +12,8 @@ from torch import Tensor
 from snowmelt.checkpoint.experiment import ExperimentConfig, save_experiment
 from snowmelt.checkpoint.files import save_checkpoint
 from snowmelt.models.build import build_transducer
-from snowmelt.presets.models import ZipformerConfig
-from snowmelt.presets.training import DataConfig
+from snowmelt.presets.data import DataConfig
+from snowmelt.presets.models import LstmConfig, ModelConfig, ZipformerConfig
 from snowmelt.search.scorer import FloatArray
 from snowmelt.text.tokenizer import Tokenizer, build_chars, vocabulary_hash
 
@@ -29,25 +29,45 @@ TINY = ZipformerConfig(
     joiner_dim=16,
 )
 
+TINY_LSTM = LstmConfig(
+    num_encoder_layers=2,
+    encoder_dim=16,
+    rnn_hidden_size=24,
+    dim_feedforward=32,
+    decoder_dim=16,
+    joiner_dim=16,
+)
+
+TINY_MODELS: dict[str, ModelConfig] = {"zipformer": TINY, "lstm": TINY_LSTM}
+
 
 def tiny_tokenizer() -> Tokenizer:
     return build_chars(["ABCDEFGHIJKLMNOPQRSTUVWXYZ"])
 
 
-def tiny_weights(seed: int = 1) -> dict[str, Tensor]:
-    """Weights whose joiner is eager to emit."""
+def tiny_weights(seed: int = 1, model: ModelConfig = TINY, head: str = "") -> dict[str, Tensor]:
+    """Weights whose joiners are eager to emit; with a `head` for another corpus too."""
     torch.manual_seed(seed)
-    model = build_transducer(TINY, tiny_tokenizer().vocab_size)
-    for parameter in (*model.joiner.parameters(), *model.decoder.parameters()):
-        torch.nn.init.normal_(parameter, std=0.5)
-    return model.state_dict()
+    heads = (head,) if head else ()
+    transducer = build_transducer(model, tiny_tokenizer().vocab_size, extra_heads=heads)
+    for decoder, joiner, *_ in map(transducer.head, ("", *heads)):
+        for parameter in (*joiner.parameters(), *decoder.parameters()):
+            torch.nn.init.normal_(parameter, std=0.5)
+    return transducer.state_dict()
 
 
-def make_experiment(exp_dir: Path, num_epochs: int = 3, corpus: str = "digits") -> Path:
+def make_experiment(
+    exp_dir: Path,
+    num_epochs: int = 3,
+    corpus: str = "digits",
+    *,
+    model: ModelConfig = TINY,
+    head: str = "",
+) -> Path:
     """epoch-1.pt to epoch-N.pt of different weights with running means, config.yaml, lang/."""
     tokenizer = tiny_tokenizer()
     config = ExperimentConfig(
-        model=TINY,
+        model=model,
         data=DataConfig(corpus=corpus, tokenizer="chars"),
         vocabulary_hash=vocabulary_hash(tokenizer),
     )
@@ -56,8 +76,8 @@ def make_experiment(exp_dir: Path, num_epochs: int = 3, corpus: str = "digits") 
         save_checkpoint(
             exp_dir / f"epoch-{epoch}.pt",
             {
-                "model": tiny_weights(epoch),
-                "model_avg": tiny_weights(100 + epoch),
+                "model": tiny_weights(epoch, model, head),
+                "model_avg": tiny_weights(100 + epoch, model, head),
                 "batch_idx_train": 10 * epoch,
                 "average_period": 5,
             },

@@ -6,17 +6,21 @@ import pytest
 
 from snowmelt.checkpoint.experiment import ExperimentConfig
 from snowmelt.data import corpora
+from snowmelt.presets.data import DataConfig
 from snowmelt.presets.models import ZipformerConfig
-from snowmelt.presets.training import DataConfig, TrainConfig
+from snowmelt.presets.training import TrainConfig
 from snowmelt.text.tokenizer import Tokenizer, build_words
-from tests.train.noise import NoiseCorpus
+from tests.train.noise import NAMES, NoiseCorpus
 
 
 @pytest.fixture
 def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A data folder with the noise corpus prepared in it."""
-    monkeypatch.setitem(corpora._CORPORA, "noise", lambda folder, seed: NoiseCorpus(folder))
-    NoiseCorpus(tmp_path / "data" / "noise").prepare()
+    """A data folder with the noise corpora prepared in it."""
+    for name in NAMES:
+        monkeypatch.setitem(
+            corpora._ARCHIVE_CORPORA, name, lambda folder, seed: NoiseCorpus(folder)
+        )
+        NoiseCorpus(tmp_path / "data" / name).prepare()
     return tmp_path / "data"
 
 

@@ -12,6 +12,8 @@ from snowmelt.data import corpora
 from snowmelt.text.tokenizer import Tokenizer
 from snowmelt.train.trainer import RunOptions, train
 
+# The same noises under two names: where a test wants several corpora.
+NAMES = ("noise", "murmur")
 WORDS = ("ONE", "TWO", "THREE")
 
 
@@ -21,6 +23,8 @@ class NoiseCorpus:
 
     folder: Path
     name: str = "noise"
+    varies_with_epoch: bool = False
+    test_sets: tuple[str, ...] = ("test",)
 
     def prepare(self, archive: Path | None = None) -> None:
         """Write the sound files."""
@@ -52,6 +56,7 @@ class NoiseCorpus:
 
 
 def train_on_noise(config: ExperimentConfig, tokenizer: Tokenizer, options: RunOptions) -> None:
-    """`train` in a process of its own, which has to be told about the corpus."""
-    corpora._CORPORA["noise"] = lambda folder, seed: NoiseCorpus(folder)  # type: ignore[index]
+    """`train` in a process of its own, which has to be told about the corpora."""
+    for name in NAMES:
+        corpora._ARCHIVE_CORPORA[name] = lambda folder, seed: NoiseCorpus(folder)  # type: ignore[index]
     train(config, tokenizer, options)

@@ -8,22 +8,45 @@ import pytest
 
 from snowmelt.checkpoint.experiment import ExperimentConfig
 from snowmelt.core.errors import DataError
+from snowmelt.presets.data import MixPart
 from snowmelt.text.tokenizer import Tokenizer
-from snowmelt.train.corpus import TrainingCorpus
+from snowmelt.train.corpus import TrainingCorpora, TrainingCorpus
 from snowmelt.train.distributed import Ranks
 
 
-def _ids(corpus: TrainingCorpus, epoch: int) -> list[tuple[str, ...]]:
-    dataset, batches = corpus.training_epoch(epoch)
-    return [dataset.get(indices, epoch).cut_ids for indices in batches]
+def _corpora(
+    config: ExperimentConfig, tokenizer: Tokenizer, data_dir: Path, ranks: Ranks | None = None
+) -> TrainingCorpora:
+    return TrainingCorpora(
+        config,
+        tokenizer,
+        ranks or Ranks(),
+        data_dir=data_dir,
+        manifest_dir=data_dir / "fbank",
+        musan_dir=data_dir / "noise",
+    )
+
+
+def _corpus(
+    config: ExperimentConfig, tokenizer: Tokenizer, data_dir: Path, ranks: Ranks | None = None
+) -> TrainingCorpus:
+    return _corpora(config, tokenizer, data_dir, ranks).corpora[0]
+
+
+def _ids(corpora: TrainingCorpora, epoch: int) -> list[tuple[str, ...]]:
+    steps = corpora.plan(epoch, first_step=0, positions={}).steps
+    return [batch.cut_ids for step in steps for batch in corpora.read(step)]
+
+
+ALL = [f"utt{n:02d}" for n in range(8)]
 
 
 def test_batches_follow_from_seed_and_epoch(
     data_dir: Path, config: ExperimentConfig, tokenizer: Tokenizer
 ) -> None:
-    one, other = (TrainingCorpus(config, tokenizer, data_dir, Ranks()) for _ in range(2))
+    one, other = (_corpora(config, tokenizer, data_dir) for _ in range(2))
     first = _ids(one, 1)
-    assert sorted(i for ids in first for i in ids) == [f"utt{n:02d}" for n in range(8)]
+    assert sorted(i for ids in first for i in ids) == ALL
     assert _ids(other, 2) != first
     assert _ids(other, 1) == first
 
@@ -31,18 +54,64 @@ def test_batches_follow_from_seed_and_epoch(
 def test_ranks_share_an_epoch(
     data_dir: Path, config: ExperimentConfig, tokenizer: Tokenizer
 ) -> None:
-    parts = [
-        _ids(TrainingCorpus(config, tokenizer, data_dir, Ranks(rank, 2)), 1) for rank in range(2)
-    ]
+    parts = [_ids(_corpora(config, tokenizer, data_dir, Ranks(rank, 2)), 1) for rank in range(2)]
     assert len(parts[0]) == len(parts[1])
-    seen = [i for part in parts for ids in part for i in ids]
-    assert sorted(seen) == [f"utt{n:02d}" for n in range(8)]
+    assert sorted(i for part in parts for ids in part for i in ids) == ALL
+
+
+def test_a_step_may_have_several_batches(
+    data_dir: Path, config: ExperimentConfig, tokenizer: Tokenizer
+) -> None:
+    plain = _corpora(config, tokenizer, data_dir)
+    config = replace(config, train=replace(config.train, target_duration=6.1))
+    large = _corpora(config, tokenizer, data_dir)
+    # Batches of 3 s: two of them are nearest to 6.1 s, and two processes make as much at once.
+    steps = large.plan(1, first_step=0, positions={}).steps
+    assert [len(step) for step in steps] == [2, 1]
+    assert _ids(large, 1) == _ids(plain, 1)
+    both = _corpora(config, tokenizer, data_dir, Ranks(0, 2))
+    assert {len(step) for step in both.plan(1, first_step=0, positions={}).steps} == {1}
+
+
+def test_several_corpora(data_dir: Path, config: ExperimentConfig, tokenizer: Tokenizer) -> None:
+    mix = (MixPart("noise", 0.3), MixPart("murmur", 0.7, speed_perturb=True))
+    config = replace(config, data=replace(config.data, mix=mix))
+    corpora = _corpora(config, tokenizer, data_dir)
+    plan = corpora.plan(1, first_step=0, positions={})
+    ids: dict[int, list[str]] = {0: [], 1: []}
+    for step in plan.steps:
+        for batch in corpora.read(step):
+            ids[step[0].stream] += batch.cut_ids
+    assert sorted(ids[0]) == ALL
+    assert ids[1] and set(ids[1]) <= {f"{i}{s}" for i in ALL for s in ("", "_sp0.9", "_sp1.1")}
+    # The other corpus has begun its next epochs, and goes on in ours with the batch after its last.
+    (epoch, used) = plan.positions["murmur"]
+    ours = [step[0] for step in plan.steps if step[0].stream == 1]
+    assert epoch > 1 and ours[-1].epoch == epoch
+    after = corpora.plan(2, first_step=len(plan.steps), positions=plan.positions)
+    again = next(step[0] for step in after.steps if step[0].stream == 1)
+    assert again.indices == corpora.corpora[1].batches(again.epoch)[used * (again.epoch == epoch)]
+
+
+def test_noise_is_mixed_into_training_only(
+    data_dir: Path, config: ExperimentConfig, tokenizer: Tokenizer
+) -> None:
+    clean = _corpus(config, tokenizer, data_dir)
+    config = replace(config, data=replace(config.data, enable_musan=True))
+    noisy = _corpus(config, tokenizer, data_dir)
+    rows = range(8)
+    equal = [
+        noisy.dataset(1).get([n], 1).features.equal(clean.dataset(1).get([n], 1).features)
+        for n in rows
+    ]
+    assert 0 < sum(equal) < len(equal)
+    both = [corpus.dev()[0].get([0], 0).features for corpus in (clean, noisy)]
+    assert both[0].equal(both[1])
 
 
 def test_speed_copies(data_dir: Path, config: ExperimentConfig, tokenizer: Tokenizer) -> None:
     config = replace(config, data=replace(config.data, speed_perturb=True))
-    dataset, _ = TrainingCorpus(config, tokenizer, data_dir, Ranks()).training_epoch(1)
-    assert len(dataset) == 24
+    assert len(_corpus(config, tokenizer, data_dir).dataset(1)) == 24
 
 
 def test_what_is_left_out_is_said_once(
@@ -52,17 +121,17 @@ def test_what_is_left_out_is_said_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     config = replace(config, data=replace(config.data, min_utterance_s=0.7))
-    corpus = TrainingCorpus(config, tokenizer, data_dir, Ranks())
+    corpus = _corpus(config, tokenizer, data_dir)
     with caplog.at_level(logging.INFO):
-        corpus.training_epoch(1)
-        corpus.training_epoch(2)
+        corpus.batches(1)
+        corpus.batches(2)
     assert caplog.messages == [
         "Left out of training: utt00, shorter than 0.7 s",
         "Left out of training: utt01, shorter than 0.7 s",
         "dropped 2 of 8 cuts (25 %): 2 shorter than 0.7 s",
     ]
     caplog.clear()
-    TrainingCorpus(config, tokenizer, data_dir, Ranks(1, 2)).training_epoch(1)
+    _corpus(config, tokenizer, data_dir, Ranks(1, 2)).batches(1)
     assert caplog.messages == []
 
 
@@ -71,13 +140,13 @@ def test_nothing_to_learn_from(
 ) -> None:
     config = replace(config, data=replace(config.data, max_utterance_s=0.1))
     with pytest.raises(DataError, match="no utterance of noise can be learnt from: dropped 8 of 8"):
-        TrainingCorpus(config, tokenizer, data_dir, Ranks()).training_epoch(1)
+        _corpus(config, tokenizer, data_dir).batches(1)
 
 
 def test_dev_is_not_shuffled_and_complete(
     data_dir: Path, config: ExperimentConfig, tokenizer: Tokenizer
 ) -> None:
-    corpus = TrainingCorpus(config, tokenizer, data_dir, Ranks())
+    corpus = _corpus(config, tokenizer, data_dir)
     dataset, batches = corpus.dev()
     assert sorted(n for batch in batches for n in batch) == [0, 1, 2, 3]
     batch = dataset.get(batches[0], epoch=0)
@@ -87,6 +156,6 @@ def test_dev_is_not_shuffled_and_complete(
 def test_statistics_of_noise(
     data_dir: Path, config: ExperimentConfig, tokenizer: Tokenizer
 ) -> None:
-    mean, std = TrainingCorpus(config, tokenizer, data_dir, Ranks()).feature_statistics()
+    mean, std = _corpus(config, tokenizer, data_dir).feature_statistics()
     assert -6.0 < mean < 6.0
     assert 0.5 < std < 5.0

@@ -63,26 +63,62 @@ def test_records_are_on_disk_before_the_checkpoint(tmp_path: Path) -> None:
 def test_other_ranks_write_nothing(tmp_path: Path) -> None:
     with History(tmp_path, done=0, epoch=1, is_main=False, tensorboard=True) as history:
         history.batch(1, 1, TOTALS, 0.01)
-        history.point(1, 1, current=TOTALS, totals=TOTALS, lr=0.01)
+        history.point(1, 1, current=TOTALS, totals={"": TOTALS}, lr=0.01)
         history.validation(1, 1, TOTALS)
         history.sync()
     assert not list(tmp_path.iterdir())
 
 
+def test_a_validation_inside_an_epoch_is_kept(tmp_path: Path) -> None:
+    with _history(tmp_path) as history:
+        history.batch(1, 1, TOTALS, 0.01)
+        history.validation(1, 1, TOTALS, mid_epoch=True)
+        history.batch(2, 1, TOTALS, 0.01)
+        history.validation(2, 1, TOTALS, mid_epoch=True)
+    with _history(tmp_path, done=1, epoch=1):
+        assert [(r["kind"], r["batch"]) for r in read_history(tmp_path)] == [
+            ("train", 1),
+            ("valid", 1),
+        ]
+
+
+LOSSES = ("loss", "simple_loss", "pruned_loss")
+SHAPE = ("utt_duration", "utt_pad_proportion")
+
+
+def _tags(*prefixes: str, names: tuple[str, ...] = (*LOSSES, *SHAPE)) -> set[str]:
+    return {f"train/{prefix}_{name}" for prefix in prefixes for name in names}
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # inside TensorBoard
 def test_tensorboard_tags_are_the_originals(tmp_path: Path) -> None:
     with _history(tmp_path, tensorboard=True) as history:
-        history.point(7, 2, current=TOTALS, totals=TOTALS + TOTALS, lr=0.03)
+        history.point(7, 2, current=TOTALS, totals={"": TOTALS + TOTALS}, lr=0.03)
         history.validation(9, 2, TOTALS)
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
-    losses = ("loss", "simple_loss", "pruned_loss")
-    expected = {f"train/{kind}_{loss}" for kind in ("current", "tot", "valid") for loss in losses}
+    expected = _tags("current", "tot") | _tags("valid", names=LOSSES)
     assert set(events.Tags()["scalars"]) == expected | {"train/learning_rate", "train/epoch"}
     (rate,) = events.Scalars("train/learning_rate")
     assert rate.step == 7 and rate.value == pytest.approx(0.03)
     (valid,) = events.Scalars("train/valid_loss")
     assert valid.step == 9 and valid.value == pytest.approx(0.5)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # inside TensorBoard
+def test_several_corpora_have_curves_of_their_own(tmp_path: Path) -> None:
+    totals = {"": TOTALS, "libri": TOTALS, "giga": TOTALS}
+    with _history(tmp_path, tensorboard=True) as history:
+        history.batch(7, 2, TOTALS, 0.03, label="giga")
+        history.point(7, 2, current=TOTALS, totals=totals, lr=0.03, label="giga", grad_scale=8.0)
+        history.validation(9, 2, TOTALS, label="giga")
+    assert [r["corpus"] for r in read_history(tmp_path)] == ["giga", "giga"]
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    expected = _tags("current_giga", "tot", "libri_tot", "giga_tot")
+    expected |= _tags("valid_giga", names=LOSSES)
+    expected |= {"train/learning_rate", "train/epoch", "train/grad_scale"}
+    assert set(events.Tags()["scalars"]) == expected
 
 
 def test_curves_become_a_picture(tmp_path: Path) -> None:

@@ -14,14 +14,20 @@ from tests.train.checkpoints import write_position
 def _prepare(data_dir: Path, **changes: Any) -> RunPlan:
     arguments: dict[str, Any] = {
         "preset": "digits",
-        "model_preset_name": None,
-        "overrides": {"data": {"corpus": "noise"}},
+        "corpus": "noise",
+        "mix": None,
+        "overrides": {},
         "assignments": [],
         "exp_dir": data_dir.parent / "exp",
         "data_dir": data_dir,
+        "manifest_dir": data_dir / "fbank",
+        "musan_dir": None,
+        "bpe_model": None,
         "device": "cpu",
         "world_size": "1",
         "tensorboard": False,
+        "inf_check": False,
+        "print_diagnostics": False,
         "resume": "no",
         "start_epoch": 1,
         "start_batch": 0,
@@ -32,16 +38,16 @@ def _prepare(data_dir: Path, **changes: Any) -> RunPlan:
 def test_what_is_said_last_counts(data_dir: Path) -> None:
     plan = _prepare(
         data_dir,
-        model_preset_name="zipformer-small",
+        preset="zipformer-small",
         overrides={
-            "data": {"corpus": "noise", "max_duration": None},
+            "data": {"max_duration": None, "tokenizer": "words"},
             "train": {"seed": 1, "base_lr": 0.01},
         },
         assignments=["train.seed=2", "model.dropout=0.2"],
     )
     assert plan.config.model.encoder_dims[0] == 192 and plan.config.model.dropout == 0.2
     assert plan.config.train.seed == 2 and plan.config.train.base_lr == 0.01
-    assert plan.config.data.max_duration == 20.0  # the preset's
+    assert plan.config.data.max_duration == 200.0  # the preset's
     assert "seed: 2" in plan.config_text()
 
 
@@ -49,10 +55,25 @@ def test_the_tokenizer_is_that_of_the_transcripts(data_dir: Path) -> None:
     plan = _prepare(data_dir)
     assert plan.tokenizer.kind == "words" and plan.tokenizer.vocab_size == 6
     assert len(plan.config.vocabulary_hash) == 64
-    chars = {"data": {"corpus": "noise", "tokenizer": "chars"}}
+    chars = {"data": {"tokenizer": "chars"}}
     assert _prepare(data_dir, overrides=chars).tokenizer.kind == "chars"
-    bpe = {"data": {"corpus": "noise", "tokenizer": "bpe", "vocab_size": 12}}
-    assert _prepare(data_dir, overrides=bpe).tokenizer.vocab_size == 12
+    bpe = {"data": {"tokenizer": "bpe", "vocab_size": 12}}
+    plan = _prepare(data_dir, overrides=bpe)
+    assert plan.tokenizer.vocab_size == 12
+    plan.tokenizer.save(data_dir / "lang")
+    given = _prepare(data_dir, bpe_model=data_dir / "lang" / "bpe.model")
+    assert given.config.vocabulary_hash == plan.config.vocabulary_hash
+
+
+def test_models_corpora_and_mixes_combine(data_dir: Path) -> None:
+    words = {"data": {"tokenizer": "words"}}
+    plan = _prepare(data_dir, preset="lstm-small", exp_dir=None, overrides=words)
+    assert plan.config.model.encoder == "lstm" and plan.config.train.optimizer == "eve"
+    assert plan.options.exp_dir == Path("runs/noise-lstm-small")
+    mix = {"noise": 0.25, "murmur": 0.75}
+    plan = _prepare(data_dir, corpus=None, mix=mix, exp_dir=None)
+    assert plan.config.data.corpus == "noise" and plan.config.data.extra_heads == ("murmur",)
+    assert plan.options.exp_dir == Path("runs/noise+murmur-digits")
 
 
 @pytest.mark.parametrize(
@@ -88,7 +109,15 @@ def test_a_new_run_never_writes_over_an_old_one(data_dir: Path) -> None:
     ("changes", "kind", "message"),
     [
         ({"preset": "klingon"}, ConfigError, "no preset 'klingon'"),
-        ({"overrides": {"data": {"corpus": "klingon"}}}, DataError, "no corpus 'klingon'"),
+        ({"corpus": "klingon"}, DataError, "no corpus 'klingon'"),
+        ({"mix": {"noise": 0.5, "murmur": 0.4}}, ConfigError, "add up to 0.9, not to 1"),
+        ({"mix": {"murmur": 1.0}}, ConfigError, "the mix begins with murmur"),
+        (
+            {"overrides": {"model": {"rnn_hidden_size": 64}}},
+            ConfigError,
+            "--rnn-hidden-size is no setting of a zipformer model",
+        ),
+        ({"bpe_model": Path("no/bpe.model")}, DataError, "bpe.model does not exist"),
         ({"overrides": {"data": {"tokenizer": "runes"}}}, ConfigError, "must be one of words"),
         ({"assignments": ["train.sed=1"]}, ConfigError, "did you mean 'seed'"),
         ({"device": "abacus"}, ConfigError, "no device 'abacus'"),
@@ -100,7 +129,7 @@ def test_a_new_run_never_writes_over_an_old_one(data_dir: Path) -> None:
         ({"start_epoch": 4}, UserError, r"epoch-3\.pt does not exist"),
         ({"start_batch": 7}, UserError, r"checkpoint-7\.pt does not exist"),
         (
-            {"overrides": {"data": {"enable_spec_aug": True}}},
+            {"overrides": {"data": {"enable_spec_aug": True, "spec_aug_time_warp_factor": 80}}},
             ConfigError,
             "needs word times, which spec_aug_time_warp_factor would move",
         ),

@@ -11,9 +11,18 @@ def test_sums_and_decay() -> None:
 
 
 def test_line_of_the_log() -> None:
-    totals = LossTotals(loss=50.0, simple_loss=100.0, pruned_loss=25.0, frames=100.0)
+    totals = LossTotals(
+        loss=50.0,
+        simple_loss=100.0,
+        pruned_loss=25.0,
+        frames=100.0,
+        utterances=4.0,
+        feature_frames=404.0,
+        padding=0.5,
+    )
     assert format_totals(totals) == (
         "loss=0.5, simple_loss=1, pruned_loss=0.25, over 100.00 frames. "
+        "utt_duration=101 frames, utt_pad_proportion=0.125, over 4.00 utterances. "
     )
 
 

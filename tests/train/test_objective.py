@@ -8,7 +8,12 @@ import torch
 from snowmelt.checkpoint.experiment import ExperimentConfig
 from snowmelt.models.build import build_transducer
 from snowmelt.presets.training import TrainConfig
-from snowmelt.train.objective import TransducerObjective, loss_scales, transducer_loss
+from snowmelt.train.objective import (
+    TransducerObjective,
+    delay_penalty_at,
+    loss_scales,
+    transducer_loss,
+)
 
 VOCAB = 6
 
@@ -35,6 +40,28 @@ def test_ramp_of_the_recipe() -> None:
     assert loss_scales(config, 1000)[:2] == pytest.approx((0.75, 0.55))
     assert loss_scales(config, 2000)[:2] == pytest.approx((0.5, 1.0))
     assert loss_scales(config, 9999)[:2] == pytest.approx((0.5, 1.0))
+
+
+def test_steps_of_the_lstm_recipe() -> None:
+    config = TrainConfig(loss_schedule="stepped")
+    scales = {batch: loss_scales(config, batch)[:2] for batch in (1, 2999, 3000, 5999, 6000)}
+    assert scales == {
+        1: (0.5, 0),
+        2999: (0.5, 0),
+        3000: (0.5, 0.1),
+        5999: (0.5, 0.1),
+        6000: (0.5, 1),
+    }
+
+
+def test_the_delay_penalty_rises_after_the_warm_up() -> None:
+    config = TrainConfig(delay_penalty=0.002, delay_penalty_start=4000, delay_penalty_ramp=2000)
+    assert [delay_penalty_at(config, b) for b in (1, 3999, 4000)] == [0.0, 0.0, 0.0]
+    assert delay_penalty_at(config, 5000) == pytest.approx(0.001)
+    assert delay_penalty_at(config, 9999) == 0.002
+    at_once = TrainConfig(delay_penalty=0.002, delay_penalty_start=6000, delay_penalty_ramp=0)
+    assert (delay_penalty_at(at_once, 5999), delay_penalty_at(at_once, 6000)) == (0.0, 0.002)
+    assert delay_penalty_at(TrainConfig(delay_penalty=0.1, schedule_scale=0.1), 400) == 0.1
 
 
 def test_one_number_shortens_the_ramp() -> None:
@@ -87,3 +114,61 @@ def test_utterance_without_finite_loss_is_left_out(config: ExperimentConfig) -> 
     both = objective(*batch, 5000)
     assert both.is_finite.tolist() == [True, False]
     assert both.pruned_loss.item() == pytest.approx(good.pruned_loss.item(), rel=1e-5)
+
+
+def test_a_delay_penalty_changes_both_losses_and_validation_has_none(
+    config: ExperimentConfig,
+) -> None:
+    torch.manual_seed(1)
+    model = build_transducer(config.model, VOCAB).eval()
+    x, x_lens, y, y_lens, frame_tokens = _batch()
+    plain = transducer_loss(model, x, x_lens, y, y_lens)
+    early = transducer_loss(model, x, x_lens, y, y_lens, delay_penalty=0.01)
+    assert not torch.equal(plain.simple_loss, early.simple_loss)
+    assert not torch.equal(plain.pruned_loss, early.pruned_loss)
+    train = TrainConfig(delay_penalty=0.01, delay_penalty_start=0, delay_penalty_ramp=0)
+    objective = TransducerObjective(model, train, encoder_dim=16, vocab_size=VOCAB).eval()
+    losses = objective(x, x_lens, y, y_lens, frame_tokens, 1)
+    assert losses.pruned_loss.item() == pytest.approx(plain.pruned_loss.sum().item(), rel=1e-6)
+
+
+def test_validation_weighs_the_losses_as_the_end_of_training_does(config: ExperimentConfig) -> None:
+    objective = _objective(config).eval()
+    first, last = objective(*_batch(), 1), objective(*_batch(), 10_000)
+    assert first.loss.item() == last.loss.item()
+
+
+def test_a_pruned_loss_that_waits_has_no_gradient(config: ExperimentConfig) -> None:
+    torch.manual_seed(1)
+    model = build_transducer(config.model, VOCAB)
+    train = TrainConfig(loss_schedule="stepped")
+    objective = TransducerObjective(model, train, encoder_dim=16, vocab_size=VOCAB)
+    losses = objective(*_batch(), 1)
+    losses.loss.backward()
+    assert losses.pruned_loss.item() > 0.0
+    assert all(p.grad is None for p in model.joiner.parameters())
+    assert model.simple_am_proj.weight.grad is not None
+
+
+def test_another_head_shares_the_encoder_only(config: ExperimentConfig) -> None:
+    torch.manual_seed(1)
+    model = build_transducer(config.model, VOCAB, extra_heads=("giga",))
+    objective = TransducerObjective(model, TrainConfig(), encoder_dim=16, vocab_size=VOCAB)
+    objective(*_batch(), 1, "giga").loss.backward()
+    touched = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None}
+    assert touched == {
+        "encoder",
+        "decoder_giga",
+        "joiner_giga",
+        "simple_am_proj_giga",
+        "simple_lm_proj_giga",
+    }
+
+
+def test_a_batch_without_utterances_has_gradients_of_zero(config: ExperimentConfig) -> None:
+    objective = _objective(config)
+    batch = tuple(t[:0] for t in _batch())
+    losses = objective(*batch, 5)
+    losses.loss.backward()
+    assert losses.loss.item() == 0.0 and losses.is_finite.tolist() == []
+    assert all(p.grad is not None and not p.grad.any() for p in objective.parameters())

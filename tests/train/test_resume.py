@@ -12,12 +12,9 @@ import torch
 from snowmelt.checkpoint.experiment import ExperimentConfig
 from snowmelt.checkpoint.files import load_checkpoint, save_checkpoint
 from snowmelt.core.errors import CheckpointError
-from snowmelt.models.build import build_transducer
-from snowmelt.optim.eden import Eden
-from snowmelt.optim.scaled_adam import ScaledAdam
+from snowmelt.train.build import new_state
 from snowmelt.train.distributed import Ranks
 from snowmelt.train.metrics import LossTotals
-from snowmelt.train.objective import TransducerObjective
 from snowmelt.train.resume import Progress, TrainState, newest_checkpoint, seed_batch
 from tests.train.checkpoints import differences, write_position
 
@@ -26,26 +23,23 @@ VOCAB = 6
 
 def _state(config: ExperimentConfig, ranks: Ranks | None = None) -> TrainState:
     torch.manual_seed(1)
-    model = build_transducer(config.model, VOCAB)
-    objective = TransducerObjective(model, config.train, encoder_dim=16, vocab_size=VOCAB)
-    names, parameters = zip(*objective.named_parameters(), strict=True)
-    optimizer = ScaledAdam(
-        list(parameters),
-        lr=config.train.base_lr,
-        clipping_scale=config.train.clipping_scale,
-        parameters_names=[list(names)],
-    )
-    scheduler = Eden(optimizer, lr_batches=5000.0, lr_epochs=3.5)
-    return TrainState(objective, optimizer, scheduler, config, ranks or Ranks())
+    return new_state(config, VOCAB, torch.device("cpu"), ranks or Ranks())
+
+
+def _load(state: TrainState, path: Path) -> None:
+    state.load(load_checkpoint(path), path)
 
 
 def _saved(
     folder: Path, config: ExperimentConfig, *, batch: int = 0, name: str = "epoch-1.pt"
 ) -> Path:
     state = _state(config)
-    state.progress = Progress(epoch=2, batch=batch, batch_idx_train=10)
+    state.progress = Progress(
+        epoch=2, batch=batch, batch_idx_train=10, positions={"gigaspeech": (3, 5)}
+    )
     state.scheduler.step_batch(10)
-    state.totals = LossTotals(loss=1.0, frames=2.0)
+    state.totals = {"": LossTotals(loss=1.0, frames=2.0), "giga": LossTotals(loss=3.0)}
+    state.bad_utterances = {"num_bad": 2.0}
     state.save(folder / name, [state.rank_state()])
     return folder / name
 
@@ -80,7 +74,7 @@ def test_checkpoint_of_somebody_else_is_refused(tmp_path: Path, config: Experime
     save_checkpoint(tmp_path / "epoch-3.pt", {"model": {"a": torch.ones(2)}})
     for use in (
         lambda: newest_checkpoint(tmp_path),
-        lambda: _state(config).load(tmp_path / "epoch-3.pt"),
+        lambda: _load(_state(config), tmp_path / "epoch-3.pt"),
     ):
         with pytest.raises(CheckpointError, match="was not written by snowmelt"):
             use()
@@ -89,9 +83,11 @@ def test_checkpoint_of_somebody_else_is_refused(tmp_path: Path, config: Experime
 def test_all_comes_back(tmp_path: Path, config: ExperimentConfig) -> None:
     path = _saved(tmp_path, config, batch=3)
     state = _state(config)
-    state.load(path)
-    assert state.progress == Progress(epoch=2, batch=3, batch_idx_train=10)
-    assert state.totals == LossTotals(loss=1.0, frames=2.0)
+    _load(state, path)
+    assert (state.progress.epoch, state.progress.batch, state.progress.first_step) == (2, 3, 7)
+    assert state.progress.positions == {"gigaspeech": (3, 5)}
+    assert state.totals == {"": LossTotals(loss=1.0, frames=2.0), "giga": LossTotals(loss=3.0)}
+    assert state.bad_utterances == {"num_bad": 2.0}
     again = tmp_path / "again.pt"
     state.save(again, [state.rank_state()])
     assert not differences(load_checkpoint(again), load_checkpoint(path))
@@ -123,7 +119,7 @@ def test_settings_that_must_not_change(
 ) -> None:
     path = _saved(tmp_path, config, batch=batch)
     with pytest.raises(CheckpointError, match=message):
-        _state(_changed(config, changes)).load(path)
+        _load(_state(_changed(config, changes)), path)
 
 
 def _changed(config: ExperimentConfig, changes: dict[str, object]) -> ExperimentConfig:
@@ -141,7 +137,7 @@ def test_settings_that_may_change_are_obeyed_and_logged(
     changes = {"base_lr": 0.02, "clipping_scale": 4.0, "num_epochs": 99, "seed": 8}
     state = _state(_changed(config, {"train": changes, "data": {"max_duration": 2.0}}))
     with caplog.at_level(logging.WARNING):
-        state.load(path)
+        _load(state, path)
     assert caplog.messages == [
         "data.max_duration was 3.0 so far, from here on it is 2.0",
         "train.base_lr was 0.05 so far, from here on it is 0.02",
@@ -160,16 +156,18 @@ def test_checkpoint_in_which_something_is_missing(
     del saved["snowmelt"][key]
     save_checkpoint(tmp_path / "epoch-1.pt", saved)
     with pytest.raises(CheckpointError, match=f"does not fit this run: '{key}'"):
-        _state(config).load(tmp_path / "epoch-1.pt")
+        _load(_state(config), tmp_path / "epoch-1.pt")
 
 
 def test_draws_of_a_batch_follow_from_its_number() -> None:
-    def draws(seed: int, batch: int, rank: int) -> tuple[float, float]:
-        seed_batch(seed, batch, rank)
+    def draws(seed: int, batch: int, rank: int, micro_batch: int = 0) -> tuple[float, float]:
+        seed_batch(seed, batch, rank, micro_batch)
         return random.random(), float(torch.rand(()))
 
     assert draws(1, 5, 0) == draws(1, 5, 0)
     structure, masks = zip(*(draws(1, 5, rank) for rank in range(3)), strict=True)
     assert len(set(structure)) == 1  # layers that all skip or none
     assert len(set(masks)) == 3
-    assert len({draws(seed, batch, 0) for seed in range(3) for batch in range(3)}) == 9
+    numbers = range(3)
+    all_draws = {draws(s, b, 0, m) for s in numbers for b in numbers for m in numbers}
+    assert len(all_draws) == 27

@@ -64,7 +64,8 @@ def test_log_lines_are_the_originals(
     train(config, tokenizer, _options(exp_dir, data_dir))
     number = r"[-+.e0-9]+"
     losses = rf"loss={number}, simple_loss={number}, pruned_loss={number}, ctc_loss={number}, "
-    losses += r"over \d+\.00 frames\. "
+    losses += rf"over \d+\.00 frames\. utt_duration={number} frames, "
+    losses += rf"utt_pad_proportion={number}, over \d+\.00 utterances\. "
     decayed = losses.replace(r"\.00", r"\.\d\d")
     expected = [
         "Training started",

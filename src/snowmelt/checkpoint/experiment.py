@@ -16,8 +16,9 @@ from snowmelt.audio.fbank import FbankConfig
 from snowmelt.core.config import dump_yaml, from_dict, load_yaml, to_dict
 from snowmelt.core.errors import ConfigError
 from snowmelt.core.files import require_file, write_text
-from snowmelt.presets.models import ZipformerConfig
-from snowmelt.presets.training import DataConfig, TrainConfig
+from snowmelt.presets.data import DataConfig
+from snowmelt.presets.models import ModelConfig, ZipformerConfig
+from snowmelt.presets.training import TrainConfig
 from snowmelt.text.tokenizer import Tokenizer, load_tokenizer, vocabulary_hash
 
 __all__ = ["ExperimentConfig", "load_experiment", "numbered_checkpoints", "save_experiment"]
@@ -37,7 +38,7 @@ class ExperimentConfig:
     utterance before its features are computed (see `snowmelt.audio.tail`).
     """
 
-    model: ZipformerConfig = field(default_factory=ZipformerConfig)
+    model: ModelConfig = field(default_factory=ZipformerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     data: DataConfig = field(default_factory=DataConfig)
     features: FbankConfig = field(default_factory=FbankConfig)

@@ -12,6 +12,7 @@ from typing import Any, Final
 from torch import Tensor, nn
 
 from snowmelt.checkpoint.files import load_checkpoint
+from snowmelt.checkpoint.heads import select_head
 from snowmelt.core.errors import CheckpointError
 
 __all__ = ["load_icefall", "state_dict_of"]
@@ -24,21 +25,29 @@ _WRAPPER: Final = "module."
 
 
 def load_icefall(
-    source: str | Path | Mapping[str, Any], model: nn.Module, *, name: str = "the state dict"
+    source: str | Path | Mapping[str, Any],
+    model: nn.Module,
+    *,
+    head: str | None = None,
+    name: str = "the state dict",
 ) -> None:
     """Load weights into a model, strictly.
 
     Args:
         source: a checkpoint file, what `load_checkpoint` gave, or a state dict.
         model: keeps its types and devices; unchanged if an error is raised.
+        head: which head of a training on several corpora becomes that of a model with one, "main"
+            or another one's name; the others are left out. None: the model has the same heads.
         name: what to call weights that come from no single file in messages.
 
     Raises:
-        CheckpointError: the file cannot be read, or names or shapes differ.
+        CheckpointError: the file cannot be read, names or shapes differ, or there is no such head.
     """
     name = name if isinstance(source, Mapping) else str(source)
     checkpoint = source if isinstance(source, Mapping) else load_checkpoint(source)
     weights = state_dict_of(checkpoint, name)
+    if head is not None:
+        weights = select_head(weights, head, name=name)
     own = model.state_dict()
     missing = [key for key in own if key not in weights]
     unexpected = [key for key in weights if key not in own]

@@ -20,7 +20,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = subparsers.add_parser(
         "decode",
         help="word error rates of a model (simulated streaming)",
-        description="Recognise test sets, whole utterances at a time with the chunk mask of "
+        description="Recognise test sets, whole utterances at a time as if in "
         "streaming, and write the result files into <exp-dir>/greedy_search/.",
     )
     add_scoring_options(parser)

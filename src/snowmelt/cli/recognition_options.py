@@ -48,6 +48,12 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         help="average over all batches of these epochs with the running means kept in training",
     )
     group.add_argument(
+        "--head",
+        default="main",
+        metavar="NAME",
+        help="of a training on several corpora: whose decoder and joiner (default: main)",
+    )
+    group.add_argument(
         "--decode-chunk-len",
         type=positive_int,
         metavar="FRAMES",
@@ -107,5 +113,9 @@ def load(path: Path, weights: "WeightsChoice | None", args: argparse.Namespace) 
 
     torch.set_num_threads(min(args.num_threads, os.cpu_count() or 1))
     return load_model(
-        path, weights=weights, decode_chunk_len=args.decode_chunk_len, device=args.device
+        path,
+        weights=weights,
+        head=args.head,
+        decode_chunk_len=args.decode_chunk_len,
+        device=args.device,
     )

@@ -42,6 +42,7 @@ def print_scores(
         recognise: utterances in, one row each out, sorted by id.
         is_streaming: whether it recognises in real chunks, for the names of the files.
     """
+    from snowmelt.checkpoint.experiment import load_experiment
     from snowmelt.evaluate.report import DecodingSettings
     from snowmelt.evaluate.score import score_splits
 
@@ -57,11 +58,14 @@ def print_scores(
             max_sym_per_frame=args.max_sym_per_frame,
             blank_penalty=args.blank_penalty,
             is_streaming=is_streaming,
+            encoder=load_experiment(args.exp_dir)[0].model.encoder,
+            head=model.head,
         ),
         weights=model.weights,
         exp_dir=args.exp_dir,
         corpus=args.corpus,
         data_dir=args.data_dir,
+        manifest_dir=args.manifest_dir,
         splits=args.splits,
     )
     for line in lines:
@@ -77,6 +81,13 @@ def _add_corpus_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--corpus", metavar="NAME", help="(default: the one trained on)")
     group.add_argument(
         "--data-dir", type=Path, default=Path("data"), help="prepared corpora (default: data)"
+    )
+    group.add_argument(
+        "--manifest-dir",
+        type=Path,
+        default=Path("data/fbank"),
+        metavar="DIR",
+        help="manifests of corpora that are prepared elsewhere (default: data/fbank)",
     )
     group.add_argument(
         "--splits",

@@ -72,11 +72,12 @@ def from_dict(cls: type[_T], mapping: Mapping[str, Any]) -> _T:
     """Build a dataclass from plain values, checking names and types.
 
     Converted are: int to float, list to tuple, text to Path, mapping to nested dataclass, and
-    "2,4,3" to a tuple (the spelling of icefall's options).
+    "2,4,3" or a single number to a tuple (the spelling of icefall's options).
 
     Args:
         cls: the dataclass; fields may be bool, int, float, str, Path, Any, tuple, list, dict,
-            Literal, Optional or unions of these, and dataclasses.
+            Literal, Optional or unions of these, dataclasses, and unions of dataclasses that a
+            Literal field of one value tells apart.
         mapping: field name -> value; fields with a default may be absent.
 
     Raises:
@@ -168,6 +169,8 @@ def _read(kind: Any, value: Any, where: str) -> Any:
         return value if isinstance(value, kind) else _read_dataclass(kind, value, where)
     if origin is tuple and isinstance(value, str):
         value = [_parse(part) for part in value.split(",")] if value.strip() else []
+    if origin is tuple and type(value) in (int, float):
+        value = [value]
     if origin is tuple and isinstance(value, (list, tuple)):
         if len(args) == 2 and args[1] is Ellipsis:
             args = (args[0],) * len(value)
@@ -196,6 +199,10 @@ def _read_union(kind: Any, args: tuple[Any, ...], value: Any, where: str) -> Any
     choices = [arg for arg in args if arg is not types.NoneType]
     if len(choices) == 1:
         return _read(choices[0], value, where)
+    if all(dataclasses.is_dataclass(choice) for choice in choices):
+        if dataclasses.is_dataclass(value):
+            return value
+        return _read(_tagged(choices, value, where), value, where)
     # The exact type wins, so that int | float keeps 3 an int.
     if type(value) in choices:
         return value
@@ -205,6 +212,24 @@ def _read_union(kind: Any, args: tuple[Any, ...], value: Any, where: str) -> Any
         except ConfigError:
             continue
     raise ConfigError(f"{where} must be {_type_name(kind)}, got {value!r}")
+
+
+def _tagged(choices: list[Any], value: Any, where: str) -> Any:
+    """The one of several dataclasses that `value` names; the first one if it names none.
+
+    They share a field of one possible value each, their tag.
+    """
+    tags = {}
+    for choice in choices:
+        for name, hint in typing.get_type_hints(choice).items():
+            if typing.get_origin(hint) is typing.Literal and len(typing.get_args(hint)) == 1:
+                tags[typing.get_args(hint)[0]] = (name, choice)
+    assert len(tags) == len(choices), choices
+    tag = next(iter(tags.values()))[0]
+    chosen = value.get(tag, next(iter(tags))) if isinstance(value, Mapping) else next(iter(tags))
+    if chosen not in tags:
+        raise ConfigError(f"{_join(where, tag)} must be one of {', '.join(tags)}, got {chosen!r}")
+    return tags[chosen][1]
 
 
 def _type_name(kind: Any) -> str:

@@ -6,6 +6,7 @@
         ├── DataError              a corpus, a cut, a manifest, a transcript
         ├── CheckpointError        a checkpoint or weights file
         ├── ConfigError            an option, a configuration file
+        ├── TrainingError          a run that cannot go on: its numbers, its memory
         └── MissingExtraError      an optional dependency that is not installed
 
 Invariant: the text of a UserError is always one line, whatever was put into it.
@@ -18,6 +19,7 @@ __all__ = [
     "DataError",
     "MissingExtraError",
     "SnowmeltError",
+    "TrainingError",
     "UserError",
 ]
 
@@ -62,6 +64,10 @@ class CheckpointError(UserError):
 
 class ConfigError(UserError):
     """An option or a configuration file cannot be used."""
+
+
+class TrainingError(UserError):
+    """A training run cannot go on: what it computes is not finite, or does not fit in memory."""
 
 
 class MissingExtraError(UserError):

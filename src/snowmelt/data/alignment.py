@@ -15,7 +15,12 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from snowmelt.presets.frames import ENCODER_CENTRE_S, ENCODER_FRAME_S, FEATURE_FRAME_S
+from snowmelt.presets.frames import (
+    ENCODER_FRAME_S,
+    FEATURE_FRAME_S,
+    ZIPFORMER_FRONT_END,
+    FrontEnd,
+)
 from snowmelt.text.tokenizer import Tokenizer
 
 __all__ = ["NO_TARGET", "TimedWord", "frame_tokens", "spread_words"]
@@ -38,7 +43,11 @@ class TimedWord(NamedTuple):
 
 
 def frame_tokens(
-    words: Iterable[TimedWord], num_encoder_frames: int, tokenizer: Tokenizer
+    words: Iterable[TimedWord],
+    num_encoder_frames: int,
+    tokenizer: Tokenizer,
+    *,
+    front_end: FrontEnd = ZIPFORMER_FRONT_END,
 ) -> npt.NDArray[np.int64]:
     """Token spoken at each encoder frame.
 
@@ -46,6 +55,7 @@ def frame_tokens(
         words: in order of time.
         num_encoder_frames: T'.
         tokenizer: gives the tokens of a word.
+        front_end: tells which time an encoder frame stands for.
 
     Returns:
         (T',) int64: 0 (blank) between words, NO_TARGET inside a word of several tokens, whose
@@ -54,7 +64,7 @@ def frame_tokens(
     labels = np.zeros(num_encoder_frames, np.int64)
     for word in words:
         first, last = (
-            max(0, math.ceil((time - ENCODER_CENTRE_S) / ENCODER_FRAME_S))
+            max(0, math.ceil((time - front_end.encoder_centre_s) / ENCODER_FRAME_S))
             for time in (word.start_s, word.end_s)
         )
         token_ids = tokenizer.encode(word.word)

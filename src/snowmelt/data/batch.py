@@ -1,7 +1,8 @@
 """How do cuts become the tensors of a batch? Read, lengthen, compute features, augment, pad.
 
 Invariant: an utterance's row of a batch is a function of (seed, epoch, cut) alone; only the amount
-of padding after it depends on its batch mates.
+of padding after it depends on its batch mates. Where utterances are joined, this holds for the
+joined ones.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,12 +14,14 @@ import numpy.typing as npt
 import torch
 from lhotse.cut import Cut
 
-from snowmelt.audio.fbank import PADDING_VALUE, FbankConfig, fbank
-from snowmelt.core.errors import DataError
+from snowmelt.audio.fbank import PADDING_VALUE, FbankConfig
 from snowmelt.data.alignment import NO_TARGET, TimedWord, frame_tokens, spread_words
 from snowmelt.data.augment import SpecAugmentConfig, spec_augment, utterance_rng
-from snowmelt.data.cuts import AudioCache, cut_text, cut_words, load_samples
-from snowmelt.presets.frames import num_encoder_frames
+from snowmelt.data.concatenate import Concatenation, concatenated
+from snowmelt.data.cuts import AudioCache, cut_text, cut_words
+from snowmelt.data.features import FeatureReader
+from snowmelt.data.noise import NoiseMixer
+from snowmelt.presets.frames import ZIPFORMER_FRONT_END, FrontEnd, num_encoder_frames
 from snowmelt.text.tokenizer import Tokenizer
 
 __all__ = ["AsrDataset", "Batch"]
@@ -41,17 +44,22 @@ class Batch:
 
 
 class AsrDataset:
-    """Cuts that can be asked for as batches, features computed on the fly.
+    """Cuts that can be asked for as batches.
 
     Args:
         cuts: the utterances; `get` counts them from 0 in this order.
         tokenizer: turns transcripts into token ids.
         fbank_config: the features; None: the usual 80 bins at 16 kHz. Cuts must have its rate.
+        has_stored_features: take the features that the cuts' manifest names; else they are
+            computed from the sound.
+        concatenation: how far the utterances of a batch are joined; None: not at all.
+        noise: what is mixed into the features; None for dev and test.
         spec_augment: strength of SpecAugment; None for dev and test.
         max_tail_s: between 0 and this many seconds of digital silence are appended, drawn
             uniformly, so that a model knows the zeros which follow every utterance at recognition.
         has_frame_tokens: whether batches say which token is spoken at each encoder frame: from the
             cuts' word times, or guessed where they have none. Features must not be warped in time.
+        front_end: tells which time an encoder frame stands for.
         seed: seed of the run.
         cache: decoded recordings; give the same one to data sets that share files.
     """
@@ -62,20 +70,26 @@ class AsrDataset:
         tokenizer: Tokenizer,
         *,
         fbank_config: FbankConfig | None = None,
+        has_stored_features: bool = False,
+        concatenation: Concatenation | None = None,
+        noise: NoiseMixer | None = None,
         spec_augment: SpecAugmentConfig | None = None,
         max_tail_s: float = 0.0,
         has_frame_tokens: bool = False,
+        front_end: FrontEnd = ZIPFORMER_FRONT_END,
         seed: int = 42,
         cache: AudioCache | None = None,
     ) -> None:
         self._cuts = list(cuts)
         self._tokenizer = tokenizer
-        self._fbank_config = FbankConfig() if fbank_config is None else fbank_config
+        self._reader = FeatureReader(fbank_config, cache, is_stored=has_stored_features)
+        self._concatenation = concatenation
+        self._noise = noise
         self._spec_augment = spec_augment
-        self._max_tail_samples = round(max_tail_s * self._fbank_config.sample_rate)
+        self._max_tail_samples = round(max_tail_s * self._reader.config.sample_rate)
         self._has_frame_tokens = has_frame_tokens
+        self._front_end = front_end
         self._seed = seed
-        self._cache = AudioCache() if cache is None else cache
 
     def __len__(self) -> int:
         return len(self._cuts)
@@ -85,8 +99,13 @@ class AsrDataset:
         """Seconds of each utterance, without appended silence: what the sampler wants."""
         return [float(cut.duration) for cut in self._cuts]
 
+    @property
+    def num_tokens(self) -> list[int]:
+        """Tokens of each utterance."""
+        return [len(self._tokenizer.encode(cut_text(cut))) for cut in self._cuts]
+
     def get(self, indices: Sequence[int], epoch: int) -> Batch:
-        """The batch of some utterances, in the order given.
+        """The batch of some utterances, in the order given unless they are joined.
 
         Args:
             indices: numbers of the utterances, at least one.
@@ -96,6 +115,8 @@ class AsrDataset:
             UserError: a sound file is missing or damaged, or has another sample rate.
         """
         cuts = [self._cuts[index] for index in indices]
+        if self._concatenation is not None:
+            cuts = concatenated(cuts, self._concatenation)
         clean = [self._features(cut, epoch) for cut in cuts]
         labels = [self._frame_tokens(cut, row) for cut, row in zip(cuts, clean, strict=True)]
         features = [self._augmented(cut, row, epoch) for cut, row in zip(cuts, clean, strict=True)]
@@ -116,28 +137,26 @@ class AsrDataset:
         words = [TimedWord(w.symbol, w.start, w.end) for w in cut_words(cut)]
         if not words:
             words = spread_words(cut_text(cut).split(), features)
-        return frame_tokens(words, num_encoder_frames(len(features)), self._tokenizer)
+        return frame_tokens(
+            words, num_encoder_frames(len(features)), self._tokenizer, front_end=self._front_end
+        )
 
     def _features(self, cut: Cut, epoch: int) -> npt.NDArray[np.float32]:
-        if cut.sampling_rate != self._fbank_config.sample_rate:
-            raise DataError(
-                f"cut {cut.id} has {cut.sampling_rate} Hz, the features are computed at "
-                f"{self._fbank_config.sample_rate} Hz",
-                "resample the cuts with lhotse: cuts.resample(...)",
-            )
-        samples = load_samples(cut, self._cache)
+        num_tail_samples = 0
         if self._max_tail_samples:
             rng = utterance_rng(self._seed, epoch, cut.id, "tail")
-            samples = np.pad(samples, (0, rng.randint(0, self._max_tail_samples)))
-        return fbank(samples, self._fbank_config)
+            num_tail_samples = rng.randint(0, self._max_tail_samples)
+        return self._reader.read(cut, num_tail_samples=num_tail_samples)
 
     def _augmented(
         self, cut: Cut, features: npt.NDArray[np.float32], epoch: int
     ) -> npt.NDArray[np.float32]:
-        if self._spec_augment is None:
-            return features
-        rng = utterance_rng(self._seed, epoch, cut.id, "spec_augment")
-        return spec_augment(features, rng, self._spec_augment)
+        if self._noise is not None:
+            features = self._noise.mix(features, utterance_rng(self._seed, epoch, cut.id, "noise"))
+        if self._spec_augment is not None:
+            rng = utterance_rng(self._seed, epoch, cut.id, "spec_augment")
+            features = spec_augment(features, rng, self._spec_augment)
+        return features
 
 
 def _padded(rows: list[npt.NDArray[_Scalar]], value: float) -> npt.NDArray[_Scalar]:

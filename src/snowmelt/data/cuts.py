@@ -1,9 +1,11 @@
 """What is in a cut? Its samples, its text, its words' times; and how is it made faster or slower?
 
 Samples are read through a bounded cache, because an epoch asks for every file again, and strings
-of short recordings ask for the same file many times. lhotse's own loader gives the same samples.
+of short recordings ask for the same file many times. Of a long recording only the part that is
+asked for is read. lhotse's own loader gives the same samples.
 
-Invariant: cuts are never changed, and cached samples cannot be written to.
+Invariant: cuts are never changed, cached samples cannot be written to, and a manifest cannot make
+this process run a command.
 """
 
 import threading
@@ -14,21 +16,37 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+import soundfile
 from lhotse import CutSet, MonoCut, Recording
 from lhotse.augmentation import Speed
-from lhotse.cut import Cut, MixedCut, PaddingCut
+from lhotse.cut import Cut, MixedCut, MixTrack, PaddingCut
 from lhotse.supervision import AlignmentItem
 
 from snowmelt.audio.read import read_audio
 from snowmelt.audio.resample import resample
 from snowmelt.core.errors import DataError
+from snowmelt.core.files import require_file
 
-__all__ = ["AudioCache", "cut_text", "cut_words", "load_samples", "with_speed_copies"]
+__all__ = [
+    "AudioCache",
+    "cut_text",
+    "cut_words",
+    "has_speed_copies",
+    "load_samples",
+    "with_speed_copies",
+]
 
 # Half an hour of speech is 115 MB of float32: the two small corpora, three speeds each, fit.
 _DEFAULT_CACHE_BYTES: Final = 1 << 30
 
-_PREPARE_HINT: Final = "remove the corpus's folder and run snowmelt prepare"
+# Cuts of recordings longer than this are read by themselves. LibriSpeech's longest has 35 s.
+_LONG_RECORDING_S: Final = 60.0
+
+# A part is resampled with this much more sound at both ends, where a resampler invents what it
+# does not know.
+_RESAMPLING_MARGIN_S: Final = 0.1
+
+_PREPARE_HINT: Final = "prepare the corpus again"
 
 
 class AudioCache:
@@ -74,17 +92,25 @@ def load_samples(cut: Cut, cache: AudioCache) -> npt.NDArray[np.float32]:
     """Samples of a cut.
 
     Args:
-        cut: mono; plain file recordings and mixes of them at given times go through the cache,
-            everything else through lhotse.
+        cut: mono; plain file recordings and mixes of them at given times go through the cache
+            (but for parts of long recordings), everything else through lhotse.
 
     Returns:
         (num_samples,) float32 in [-1, 1]; may be read-only.
 
     Raises:
-        UserError: a file is missing, damaged, or not what the manifest says.
+        UserError: a file is missing, damaged, or not what the manifest says; or the cut has no
+            sound.
     """
+    if not cut.has_recording:
+        raise DataError(
+            f"cut {cut.id} has no recording: its manifest names no sound",
+            "if it has stored features, use them: --on-the-fly-feats false",
+        )
     if isinstance(cut, MonoCut) and _is_plain(cut.recording):
         start = round(cut.start * cut.sampling_rate)
+        if cut.recording.duration > _LONG_RECORDING_S and cut.duration < cut.recording.duration / 2:
+            return _read_part(cut.recording, start, int(cut.num_samples))
         return cache.read(cut.recording)[start : start + cut.num_samples]
     if isinstance(cut, MixedCut) and _is_sequence(cut):
         mix = np.zeros(cut.num_samples, np.float32)
@@ -95,6 +121,7 @@ def load_samples(cut: Cut, cache: AudioCache) -> npt.NDArray[np.float32]:
             samples = load_samples(track.cut, cache)[: len(mix) - start]
             mix[start : start + len(samples)] += samples
         return mix
+    _refuse_commands(cut)
     try:
         channels = cut.load_audio()
     except Exception as error:  # lhotse raises what its many back ends raise
@@ -130,10 +157,23 @@ def with_speed_copies(cuts: CutSet, factors: Sequence[float] = (0.9, 1.1)) -> Cu
     """The cuts, then a copy of them for each factor, played that much faster.
 
     Ids of copies end in `_sp0.9` and the like; n samples become round(n / factor). Pitch changes
-    with the speed. Source: the three-fold training sets of icefall's LibriSpeech recipe.
+    with the speed. Copies have no stored features. Source: the three-fold training sets of
+    icefall's LibriSpeech recipe.
     """
-    copies: Iterable[Cut] = (cut.perturb_speed(factor) for factor in factors for cut in cuts)
+    # lhotse would take stored features away from the original too, and say so for every cut.
+    sounds = [cut.drop_features() if cut.has_features else cut for cut in cuts]
+    copies: Iterable[Cut] = (cut.perturb_speed(factor) for factor in factors for cut in sounds)
     return CutSet.from_cuts([*cuts, *copies])
+
+
+def has_speed_copies(cuts: CutSet) -> bool:
+    """Whether some of the cuts are played faster or slower already."""
+    return any(
+        isinstance(transform, Speed)
+        for cut in cuts
+        if isinstance(cut, MonoCut) and cut.has_recording
+        for transform in cut.recording.transforms or ()
+    )
 
 
 def _speed(recording: Recording) -> float:
@@ -165,18 +205,75 @@ def _is_sequence(cut: MixedCut) -> bool:
 def _read(recording: Recording, path: str, factor: float) -> npt.NDArray[np.float32]:
     samples, rate = read_audio(Path(path))
     if rate != recording.sampling_rate:
-        raise DataError(
-            f"{path} has {rate} Hz, its manifest says {recording.sampling_rate}",
-            _PREPARE_HINT,
-        )
+        raise _wrong_rate(path, rate, recording.sampling_rate)
     if factor != 1.0:
-        samples = resample(samples, round(rate * factor), rate)
-        # The resampler may end one sample early or late.
-        missing = recording.num_samples - len(samples)
-        samples = np.pad(samples, (0, max(missing, 0)))[: recording.num_samples]
+        samples = _faster(samples, rate, factor, recording.num_samples)
     elif len(samples) != recording.num_samples:
         raise DataError(
             f"{path} has {len(samples)} samples, its manifest says {recording.num_samples}",
             _PREPARE_HINT,
         )
     return np.ascontiguousarray(samples, np.float32)
+
+
+def _faster(
+    samples: npt.NDArray[np.float32], rate: int, factor: float, num_samples: int
+) -> npt.NDArray[np.float32]:
+    samples = resample(samples, round(rate * factor), rate)
+    # The resampler may end one sample early or late.
+    return np.pad(samples, (0, max(num_samples - len(samples), 0)))[:num_samples]
+
+
+def _read_part(recording: Recording, start: int, num_samples: int) -> npt.NDArray[np.float32]:
+    """Samples start ... start + num_samples - 1 of a plain recording, from its file."""
+    path, factor, rate = (
+        str(recording.sources[0].source),
+        _speed(recording),
+        recording.sampling_rate,
+    )
+    margin = 0
+    if factor != 1.0:
+        margin = min(start, round(_RESAMPLING_MARGIN_S * rate))
+        # At every tenth sample 0.9 and 1.1 times the speed are at a sample of the file as well.
+        margin += (start - margin) % 10
+    first, needed, wanted = (
+        round(n * factor) for n in (start - margin, margin + num_samples, num_samples + 2 * margin)
+    )
+    samples = _decode_part(path, rate, first, wanted)
+    if len(samples) < needed - 1:  # by one sample, times are rounded
+        raise DataError(
+            f"{path} ends {needed - len(samples)} samples before a cut that its manifest names",
+            _PREPARE_HINT,
+        )
+    if factor == 1.0:
+        return samples
+    return _faster(samples, rate, factor, margin + num_samples)[margin:]
+
+
+def _decode_part(path: str, rate: int, start: int, num_samples: int) -> npt.NDArray[np.float32]:
+    require_file(path, "sound file", error=DataError, hint=_PREPARE_HINT)
+    try:
+        with soundfile.SoundFile(path) as file:
+            if file.samplerate != rate:
+                raise _wrong_rate(path, file.samplerate, rate)
+            # Past the end there is nothing to seek to, and nothing to read.
+            file.seek(min(start, file.frames))
+            samples = file.read(num_samples, dtype="float32", always_2d=True).mean(axis=1)
+    except soundfile.SoundFileError as error:
+        raise DataError(f"{path} cannot be decoded: {error}", _PREPARE_HINT) from error
+    return np.ascontiguousarray(samples, np.float32)
+
+
+def _wrong_rate(path: str, rate: int, promised: int) -> DataError:
+    return DataError(f"{path} has {rate} Hz, its manifest says {promised}", _PREPARE_HINT)
+
+
+def _refuse_commands(cut: Cut) -> None:
+    for track in cut.tracks if isinstance(cut, MixedCut) else [cut]:
+        source_cut = track.cut if isinstance(track, MixTrack) else track
+        recording = None if isinstance(source_cut, PaddingCut) else source_cut.recording
+        if recording is not None and any(s.type == "command" for s in recording.sources):
+            raise DataError(
+                f"the sound of cut {cut.id} is the output of a command, which is not run",
+                "write the sound to a file and name it in the manifest",
+            )

@@ -7,7 +7,9 @@ Invariant: the list is a function of (durations, settings, seed, epoch); every u
 each epoch exactly once, except where `batches` says otherwise for several ranks.
 
 Source of the rules: lhotse, lhotse/dataset/sampling/dynamic_bucketing.py (buckets of equal time,
-limit on padded seconds, ranks in step); there with a buffer, and leftovers are dropped.
+limit on padded seconds, ranks in step). There every bucket's leftovers of a buffer are dropped, and
+a small corpus may have no batch at all. Here at most one batch of an epoch is not full, so nothing
+is gained by leaving utterances out, and `drop_last` is off unless it is asked for.
 """
 
 from collections.abc import Sequence
@@ -35,8 +37,15 @@ class DurationBatchSampler:
         seed: seed of the run.
         num_buckets: classes of similar duration, equal in total time; more classes, less padding
             and less variety.
+        has_buckets: whether similar durations go together; else any utterances, or when not
+            shuffling, neighbours in the order given.
+        drop_last: leave out the batch that is not full because the utterances have run out, and
+            as many batches as are too many for a number that all ranks can share; never all.
         world_size: number of processes that train together.
         rank: number of this process.
+        has_equal_ranks: whether all ranks must get equally many batches, as training needs it:
+            where there are fewer utterances than places, some are given twice. None: when
+            shuffling.
 
     Raises:
         DataError: no utterances, a duration that is not positive, an impossible limit.
@@ -50,8 +59,11 @@ class DurationBatchSampler:
         shuffle: bool = True,
         seed: int = 42,
         num_buckets: int = 30,
+        has_buckets: bool = True,
+        drop_last: bool = False,
         world_size: int = 1,
         rank: int = 0,
+        has_equal_ranks: bool | None = None,
     ) -> None:
         self._durations = np.asarray(durations, np.float64)
         if self._durations.size == 0:
@@ -67,8 +79,11 @@ class DurationBatchSampler:
         self._max_duration = max_duration
         self._shuffle = shuffle
         self._seed = seed
+        self._has_buckets = has_buckets
+        self._drop_last = drop_last
         self._world_size = world_size
         self._rank = rank
+        self._has_equal_ranks = shuffle if has_equal_ranks is None else has_equal_ranks
         self._buckets = _equal_time_buckets(self._durations, num_buckets)
 
     def batches(self, epoch: int) -> list[list[int]]:
@@ -76,17 +91,23 @@ class DurationBatchSampler:
 
         All ranks get equally many batches, about equally long at the same position. For that,
         batches with the most utterances are halved until the number fits; only when there are
-        fewer utterances than needed are some given twice (when shuffling) or is the last position
-        left to the first ranks (when not).
+        fewer utterances than needed are some given twice (`has_equal_ranks`) or is the last
+        position left to the first ranks.
         """
         rng = np.random.default_rng((_STREAM, self._seed, epoch)) if self._shuffle else None
-        steps = self._steps(self._pack(self._order(rng)))
+        batches = self._pack(self._order(rng))
+        if self._drop_last:
+            batches = self._complete(batches, rng)
+        steps = self._steps(batches)
         if rng is not None:
             steps = [steps[i] for i in rng.permutation(len(steps))]
         return [step[self._rank] for step in steps if self._rank < len(step)]
 
     def _order(self, rng: np.random.Generator | None) -> npt.NDArray[np.int64]:
         """All indices, bucket by bucket (longest first), shuffled inside each bucket."""
+        if not self._has_buckets:
+            num = len(self._durations)
+            return np.arange(num) if rng is None else rng.permutation(num)
         if rng is None:
             return np.argsort(-self._durations, kind="stable")
         return np.lexsort((rng.permutation(len(self._durations)), -self._buckets))
@@ -105,6 +126,21 @@ class DurationBatchSampler:
                 longest = duration
         return batches
 
+    def _complete(
+        self, batches: list[list[int]], rng: np.random.Generator | None
+    ) -> list[list[int]]:
+        """The batches without the one that is not full, and without those in excess."""
+        last = batches[-1]
+        padded = (len(last) + 1) * float(self._durations[last].max())
+        if len(batches) > 1 and padded <= self._max_duration:
+            batches = batches[:-1]
+        num_kept = len(batches) - len(batches) % self._world_size
+        if not 0 < num_kept < len(batches):
+            return batches
+        # Not always the last ones, which are the shortest.
+        order = range(len(batches)) if rng is None else rng.permutation(len(batches)).tolist()
+        return [batches[n] for n in sorted(order[:num_kept])]
+
     def _steps(self, batches: list[list[int]]) -> list[list[list[int]]]:
         """Neighbouring batches, one per rank, in groups."""
         while len(batches) % self._world_size:
@@ -114,7 +150,7 @@ class DurationBatchSampler:
                 break
             batches[largest : largest + 1] = [batch[0::2], batch[1::2]]
         missing = -len(batches) % self._world_size
-        if self._shuffle:
+        if self._has_equal_ranks:
             batches = batches + [batches[n % len(batches)] for n in range(missing)]
         return [batches[n : n + self._world_size] for n in range(0, len(batches), self._world_size)]
 

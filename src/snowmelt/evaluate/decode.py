@@ -1,7 +1,7 @@
 """Which words does a model find in a test set, whole utterances at a time (simulated streaming)?
 
-The encoder sees an utterance at once, with the chunk mask of streaming, which is faster than
-`evaluate/streaming.py` and gives the same words.
+The encoder sees an utterance at once (attention with the chunk mask of streaming), which is faster
+than `evaluate/streaming.py` and gives the same words.
 
 Not to be confused with `models/decoder.py`, the prediction network, nor with `search/`, which turns
 encoder output into tokens.

@@ -5,15 +5,18 @@
 
 Names and contents are the original's, so that its readers work.
 
-Source: icefall, egs/librispeech/ASR/pruned_transducer_stateless7_streaming/decode.py and
-streaming_decode.py (the suffix and the directories).
+Source: icefall, egs/librispeech/ASR: decode.py and streaming_decode.py of
+pruned_transducer_stateless7_streaming and of lstm_transducer_stateless{,2} (the suffix and the
+directories).
 """
 
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+from snowmelt.checkpoint.heads import MAIN_HEAD
 from snowmelt.evaluate.utterances import Hypothesis
 from snowmelt.runtime.load import WeightsChoice
 from snowmelt.text.wer import save_results
@@ -35,6 +38,8 @@ class DecodingSettings:
         max_sym_per_frame: most tokens one encoder frame may emit.
         blank_penalty: subtracted from the logit of blank.
         is_streaming: decoded in real chunks, not simulated.
+        encoder: the model family.
+        head: whose decoder and joiner, of a training on several corpora.
     """
 
     weights: WeightsChoice
@@ -44,6 +49,8 @@ class DecodingSettings:
     max_sym_per_frame: int = 1
     blank_penalty: float = 0.0
     is_streaming: bool = False
+    encoder: Literal["zipformer", "lstm"] = "zipformer"
+    head: str = MAIN_HEAD
 
 
 def result_dir(exp_dir: Path, settings: DecodingSettings) -> Path:
@@ -55,18 +62,24 @@ def result_dir(exp_dir: Path, settings: DecodingSettings) -> Path:
 def result_suffix(settings: DecodingSettings) -> str:
     """The part of a result file's name that tells the settings.
 
-    A blank penalty, and several symbols per frame in streaming, are not in the original's names;
+    The chunk length is named where it changes the words: not for an LSTM, which is causal. A head,
+    a blank penalty, and several symbols per frame in streaming, are not in the original's names;
     they are added where they differ from the default, so that no result hides another.
     """
     weights = settings.weights
     number = f"iter-{weights.iteration}" if weights.iteration > 0 else f"epoch-{weights.epoch}"
-    suffix = f"{number}-avg-{weights.avg}-streaming-chunk-size-{settings.decode_chunk_len}"
-    if not settings.is_streaming:
+    suffix = f"{number}-avg-{weights.avg}"
+    if settings.encoder == "zipformer":
+        suffix += f"-streaming-chunk-size-{settings.decode_chunk_len}"
+    names_search = settings.encoder == "lstm" or not settings.is_streaming
+    if names_search:
         suffix += f"-context-{settings.context_size}"
-    if not settings.is_streaming or settings.max_sym_per_frame != 1:
+    if names_search or settings.max_sym_per_frame != 1:
         suffix += f"-max-sym-per-frame-{settings.max_sym_per_frame}"
     if settings.blank_penalty:
         suffix += f"-blank-penalty-{settings.blank_penalty}"
+    if settings.head != MAIN_HEAD:
+        suffix += f"-head-{settings.head}"
     return suffix + ("-use-averaged-model" if weights.use_averaged_model else "")
 
 

@@ -7,18 +7,21 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from snowmelt.checkpoint.experiment import load_experiment
 from snowmelt.core.errors import DataError
 from snowmelt.core.log import setup_logging
-from snowmelt.data.corpora import get_corpus
+from snowmelt.data.corpora import Corpus, open_corpus
 from snowmelt.evaluate.report import DecodingSettings, result_dir, result_suffix, write_report
 from snowmelt.evaluate.utterances import Hypothesis, Utterance, from_cuts
 
 __all__ = ["score_splits"]
 
 _logger = logging.getLogger(__name__)
+
+# Test sets of any corpus may be called so; "test-clean" tells by itself where it is from.
+_COMMON_NAMES: Final = frozenset({"train", "dev", "test"})
 
 
 def score_splits(
@@ -29,6 +32,7 @@ def score_splits(
     exp_dir: Path,
     corpus: str | None,
     data_dir: Path,
+    manifest_dir: Path,
     splits: Sequence[Literal["train", "dev", "test"]],
 ) -> Iterator[str]:
     """Score splits of a corpus and write their result files.
@@ -40,17 +44,23 @@ def score_splits(
         exp_dir: the experiment; result files and the log go below it.
         corpus: name of the corpus; None for the one the model was trained on.
         data_dir: folder of prepared corpora.
-        splits: which parts, in order.
+        manifest_dir: folder of the manifests of other corpora.
+        splits: which parts, in order; test stands for all test sets of the corpus.
 
     Yields:
-        one line a split: its word error rate as the original prints it.
+        one line a test set: its word error rate as the original prints it.
 
     Raises:
         UserError: the corpus is not prepared, or holds no utterance in a split.
     """
-    corpus = corpus or load_experiment(exp_dir)[0].data.corpus
+    name = corpus or load_experiment(exp_dir)[0].data.corpus
+    source = open_corpus(name, data_dir, manifest_dir)
     # All test sets are looked up before hours go into the first of them.
-    test_sets = [(f"{corpus}-{split}", _utterances(corpus, data_dir, split)) for split in splits]
+    test_sets = [
+        (_shown_name(name, test_set), _utterances(source, test_set))
+        for split in splits
+        for test_set in (source.test_sets if split == "test" else (split,))
+    ]
     folder, suffix = result_dir(exp_dir, settings), result_suffix(settings)
     setup_logging(folder / f"log-decode-{suffix}-{time.strftime('%Y-%m-%d-%H-%M-%S')}")
     _logger.info("Weights: %s", weights)
@@ -73,10 +83,12 @@ def score_splits(
         yield line
 
 
-def _utterances(
-    corpus: str, data_dir: Path, split: Literal["train", "dev", "test"]
-) -> list[Utterance]:
-    utterances = from_cuts(get_corpus(corpus, data_dir / corpus).cuts(split))
+def _shown_name(corpus: str, test_set: str) -> str:
+    return f"{corpus}-{test_set}" if test_set.lower() in _COMMON_NAMES else test_set
+
+
+def _utterances(corpus: Corpus, test_set: str) -> list[Utterance]:
+    utterances = from_cuts(corpus.cuts(test_set))
     if not utterances:
-        raise DataError(f"the {split} split of {corpus} holds no utterance")
+        raise DataError(f"the {test_set} split of {corpus.name} holds no utterance")
     return utterances

@@ -2,10 +2,13 @@
 
 Invariant: works row by row; frames and tokens meet only where the caller lines them up.
 
-Source: icefall, egs/librispeech/ASR/pruned_transducer_stateless7/joiner.py.
+Source: icefall, egs/librispeech/ASR: joiner.py of pruned_transducer_stateless7, of
+pruned_transducer_stateless2 for the scaled form.
 """
 
 from torch import Tensor, nn
+
+from snowmelt.models.scaled_layers import ScaledLinear
 
 __all__ = ["Joiner"]
 
@@ -17,15 +20,23 @@ class Joiner(nn.Module):
         encoder_dim, decoder_dim: channels of the two inputs.
         joiner_dim: J, channels in which they are added.
         vocab_size: V, blank included.
+        scaled: made of `scaled_layers`, as the LSTM transducer's is.
     """
 
     def __init__(
-        self, encoder_dim: int, decoder_dim: int, joiner_dim: int, vocab_size: int
+        self,
+        encoder_dim: int,
+        decoder_dim: int,
+        joiner_dim: int,
+        vocab_size: int,
+        *,
+        scaled: bool = False,
     ) -> None:
         super().__init__()
-        self.encoder_proj = nn.Linear(encoder_dim, joiner_dim)
-        self.decoder_proj = nn.Linear(decoder_dim, joiner_dim)
-        self.output_linear = nn.Linear(joiner_dim, vocab_size)
+        linear = ScaledLinear if scaled else nn.Linear
+        self.encoder_proj = linear(encoder_dim, joiner_dim)
+        self.decoder_proj = linear(decoder_dim, joiner_dim)
+        self.output_linear = linear(joiner_dim, vocab_size)
 
     def forward(
         self, encoder_out: Tensor, decoder_out: Tensor, project_input: bool = True

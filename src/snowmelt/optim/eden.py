@@ -7,11 +7,12 @@ factor rises linearly from warmup_start to 1 during the first warmup_batches bat
 
 Invariant: the rate depends on (base, b, e) only, not on how they were reached.
 
-Source: icefall, egs/librispeech/ASR/pruned_transducer_stateless7/optim.py, Eden.
+Source: icefall, egs/librispeech/ASR/pruned_transducer_stateless7/optim.py, Eden (with warm-up) and
+egs/librispeech/ASR/pruned_transducer_stateless2/optim.py, Eden (without: warmup_batches 0).
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from torch.optim import Optimizer
 
@@ -26,11 +27,13 @@ class Eden:
     The rate is set by `step_batch` and `step_epoch`; before the first call it is the base rate.
 
     Args:
-        optimizer: its groups' `lr` is the base rate; kept as `base_lr` in each group.
+        optimizer: its groups' `lr` is the base rate, kept in each group under `base_lr_key`.
         lr_batches: B, the batch number around which the rate begins to fall.
         lr_epochs: E, the same for epochs.
         warmup_batches: length of the warm-up; 0: none.
         warmup_start: factor at batch 0.
+        base_lr_key: the group's name for the base rate: the one in the checkpoints of the recipe,
+            `base_lr` with ScaledAdam and `initial_lr` with Eve.
 
     Raises:
         ConfigError: an argument out of range.
@@ -43,6 +46,8 @@ class Eden:
         lr_epochs: float,
         warmup_batches: float = 500.0,
         warmup_start: float = 0.5,
+        *,
+        base_lr_key: Literal["base_lr", "initial_lr"] = "base_lr",
     ) -> None:
         if lr_batches <= 0 or lr_epochs <= 0:
             raise ConfigError(
@@ -58,10 +63,11 @@ class Eden:
         self.lr_epochs = lr_epochs
         self.warmup_batches = warmup_batches
         self.warmup_start = warmup_start
+        self.base_lr_key = base_lr_key
         self.epoch = 0
         self.batch = 0
         self.base_lrs: list[float] = [
-            group.setdefault("base_lr", group["lr"]) for group in optimizer.param_groups
+            group.setdefault(base_lr_key, group["lr"]) for group in optimizer.param_groups
         ]
 
     def step_batch(self, batch: int | None = None) -> None:
@@ -83,7 +89,7 @@ class Eden:
             raise ConfigError(f"base_lr must be >= 0, got {base_lr}")
         self.base_lrs = [base_lr] * len(self.base_lrs)
         for group in self.optimizer.param_groups:
-            group["base_lr"] = base_lr
+            group[self.base_lr_key] = base_lr
         self._set_lr()
 
     def get_lr(self) -> list[float]:
@@ -117,7 +123,7 @@ class Eden:
             )
         self.base_lrs, self.epoch, self.batch = base_lrs, epoch, batch
         for group, base_lr in zip(self.optimizer.param_groups, base_lrs, strict=True):
-            group["base_lr"] = base_lr
+            group[self.base_lr_key] = base_lr
         self._set_lr()
 
     def _warmup(self) -> float:

@@ -25,7 +25,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from snowmelt.core.errors import CheckpointError
+from snowmelt.optim.saved_state import check_groups, misfit
 
 __all__ = ["Slice", "Stack", "check_state", "stack_parameters"]
 
@@ -100,23 +100,15 @@ def check_state(state_dict: Mapping[str, Any], groups: Sequence[Mapping[str, Any
         CheckpointError: other number, names, order or shapes of parameters.
     """
     saved_groups = state_dict["param_groups"]
-    if len(saved_groups) != len(groups):
-        raise _misfit(f"{len(saved_groups)} parameter groups instead of {len(groups)}")
+    check_groups(saved_groups, groups)
     for saved, group in zip(saved_groups, groups, strict=True):
         params, keys = group["params"], saved["params"]
-        if len(keys) != len(params):
-            raise _misfit(f"{len(keys)} parameters instead of {len(params)}")
-        # icefall saves no names: there only the shapes can be compared.
-        for theirs, ours in zip(saved.get("param_names", ()), group["param_names"], strict=False):
-            if theirs != ours:
-                raise _misfit(f"parameter '{theirs}' where the model has '{ours}'")
-
         entries = {key: state_dict["state"][key] for key in keys if key in state_dict["state"]}
         if not entries:  # saved before the first step
             continue
         order = {keys[indexes[0]]: indexes for indexes in _stack_order(params)}
         if entries.keys() != order.keys():
-            raise _misfit("state filed under other parameters: their shapes or order differ")
+            raise misfit("state filed under other parameters: their shapes or order differ")
         for key, indexes in order.items():
             shape = params[indexes[0]].shape
             period = saved["size_update_period"]
@@ -124,7 +116,7 @@ def check_state(state_dict: Mapping[str, Any], groups: Sequence[Mapping[str, Any
                 found = tuple(entries[key][name].shape) if name in entries[key] else "nothing"
                 if found != expected:
                     name_of = group["param_names"][indexes[0]]
-                    raise _misfit(f"'{name}' of '{name_of}' is {found} instead of {expected}")
+                    raise misfit(f"'{name}' of '{name_of}' is {found} instead of {expected}")
 
 
 def _stack_order(params: Sequence[Tensor]) -> list[list[int]]:
@@ -180,10 +172,3 @@ def _cut(params: Sequence[Tensor], indexes: list[int], entry: dict[str, Any]) ->
 
 def _stacked(tensors: list[Tensor]) -> Tensor:
     return tensors[0].unsqueeze(0) if len(tensors) == 1 else torch.stack(tensors)
-
-
-def _misfit(what: str) -> CheckpointError:
-    return CheckpointError(
-        f"the saved optimiser state does not fit the model: {what}",
-        "resume with the model options of that checkpoint, or start with a fresh optimiser",
-    )

@@ -26,6 +26,7 @@ from torch.optim import Optimizer
 
 from snowmelt.core.errors import ConfigError
 from snowmelt.optim.parameter_stacks import Slice, Stack, check_state, stack_parameters
+from snowmelt.optim.skipped import log_skipped_step
 
 __all__ = ["ScaledAdam"]
 
@@ -182,14 +183,8 @@ class ScaledAdam(Optimizer):
 
     def _report_skipped(self, group: dict[str, Any], slices: list[Slice], norms: Tensor) -> None:
         self.num_skipped_steps += 1
-        bad = torch.nonzero(~torch.isfinite(norms)).flatten().tolist()
-        order = [index for piece in slices for index in piece.indexes]
-        _logger.warning(
-            "step skipped: the gradient of %s is not finite (%d of %d parameters)",
-            group["param_names"][order[bad[0]]],
-            len(bad),
-            len(order),
-        )
+        names = [group["param_names"][index] for piece in slices for index in piece.indexes]
+        log_skipped_step(names, norms.tolist())
 
 
 def _relative_norms(slices: list[Slice], grads: list[Tensor]) -> Tensor:

@@ -3,18 +3,24 @@
 Invariant: numbers only; no torch, no files. A preset is a value: recipes combine them, nothing is
 inherited or patched.
 
-Source of the default values: shared recipe options of the streaming Zipformer (icefall,
-egs/librispeech/ASR/pruned_transducer_stateless7_streaming/train.py).
+Source of the default values: icefall, egs/librispeech/ASR:
+pruned_transducer_stateless7_streaming/train.py and lstm_transducer_stateless2/train.py.
 """
 
 from dataclasses import dataclass, fields
 from itertools import pairwise
-from typing import Final
+from typing import Final, Literal
 
 from snowmelt.core.errors import ConfigError
+from snowmelt.presets.frames import (
+    LSTM_FRONT_END,
+    SUBSAMPLING_FACTOR,
+    ZIPFORMER_FRONT_END,
+    FrontEnd,
+)
 from snowmelt.presets.ranges import require_numbers
 
-__all__ = ["MODEL_PRESETS", "ZipformerConfig", "model_preset"]
+__all__ = ["MODEL_PRESETS", "LstmConfig", "ModelConfig", "ZipformerConfig", "model_preset"]
 
 # The embedding halves the frame rate once before the first stack (10 ms -> 20 ms).
 _EMBEDDING_DOWNSAMPLING: Final = 2
@@ -25,8 +31,8 @@ _MAX_CHUNK_LEN: Final = 6000
 # Channels in a group of the decoder's convolution.
 _DECODER_GROUP: Final = 4
 
-# The front end halves the mel bins twice, with kernels of three.
-_MIN_FEATURE_DIM: Final = 7
+# The front ends halve the mel bins twice, with kernels of three.
+_MIN_FEATURE_DIM: Final = {"zipformer": 7, "lstm": 9}
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,7 @@ class ZipformerConfig:
         ConfigError: the values do not describe a model that can be built.
     """
 
+    encoder: Literal["zipformer"] = "zipformer"
     num_encoder_layers: tuple[int, ...] = (2, 4, 3, 2, 4)
     feedforward_dims: tuple[int, ...] = (1024, 1024, 2048, 2048, 1024)
     nhead: tuple[int, ...] = (8, 8, 8, 8, 8)
@@ -58,8 +65,8 @@ class ZipformerConfig:
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        positive = {field.name for field in fields(self)} - {"num_left_chunks", "dropout"}
-        require_numbers(self, positive=positive, not_negative=("num_left_chunks", "dropout"))
+        not_negative = {"num_left_chunks", "dropout"}
+        _check_numbers(self, not_negative)
         num_stacks = len(self.num_encoder_layers)
         for field in fields(self):
             value = getattr(self, field.name)
@@ -69,7 +76,17 @@ class ZipformerConfig:
                     hint="give one value a stack, comma-separated",
                 )
         self._check_chunks()
-        self._check_parts()
+        if any(kernel % 2 == 0 for kernel in self.cnn_module_kernels):
+            raise ConfigError(
+                f"cnn_module_kernels is {','.join(map(str, self.cnn_module_kernels))}: a kernel "
+                "has a middle, so it must be odd",
+                hint="31 is usual",
+            )
+        if self.decoder_dim % _DECODER_GROUP:
+            raise ConfigError(
+                f"decoder_dim is {self.decoder_dim}, it must be a multiple of {_DECODER_GROUP}",
+                hint="the decoder convolves groups of channels",
+            )
         dims = self.encoder_dims
         if any(a > b for a, b in pairwise(dims)) or any(d % 2 for d in dims):
             raise ConfigError(
@@ -106,12 +123,6 @@ class ZipformerConfig:
                 f"decode_chunk_len is {self.decode_chunk_len}, it must be a multiple of {step}",
                 hint=f"{step}, {2 * step} and {4 * step} feature frames are usual",
             )
-        if self.decode_chunk_len > _MAX_CHUNK_LEN:
-            raise ConfigError(
-                f"decode_chunk_len is {self.decode_chunk_len}, it must be at most "
-                f"{_MAX_CHUNK_LEN}, a minute of sound",
-                hint=f"{step}, {2 * step} and {4 * step} feature frames are usual",
-            )
         if self.short_chunk_size < coarsest:
             raise ConfigError(
                 f"short_chunk_size is {self.short_chunk_size}, it must be at least {coarsest}, "
@@ -119,33 +130,102 @@ class ZipformerConfig:
                 hint="50 is usual",
             )
 
-    def _check_parts(self) -> None:
-        if any(kernel % 2 == 0 for kernel in self.cnn_module_kernels):
-            raise ConfigError(
-                f"cnn_module_kernels is {','.join(map(str, self.cnn_module_kernels))}: a kernel "
-                "has a middle, so it must be odd",
-                hint="31 is usual",
-            )
-        if self.decoder_dim % _DECODER_GROUP:
-            raise ConfigError(
-                f"decoder_dim is {self.decoder_dim}, it must be a multiple of {_DECODER_GROUP}",
-                hint="the decoder convolves groups of channels",
-            )
-        if self.feature_dim < _MIN_FEATURE_DIM:
-            raise ConfigError(
-                f"feature_dim is {self.feature_dim}, it must be at least {_MIN_FEATURE_DIM}",
-                hint="80 is usual",
-            )
-        if self.dropout >= 1.0:
-            raise ConfigError(f"dropout is {self.dropout}, it must be below 1", hint="0.1 is usual")
-
     @property
     def decode_chunk_size(self) -> int:
         """Chunk length in 20 ms frames, after the front end."""
         return self.decode_chunk_len // _EMBEDDING_DOWNSAMPLING
 
+    @property
+    def front_end(self) -> FrontEnd:
+        """What the convolutions in front of the encoder see."""
+        return ZIPFORMER_FRONT_END
 
-MODEL_PRESETS: Final[dict[str, ZipformerConfig]] = {
+    @property
+    def output_dim(self) -> int:
+        """Channels of the encoder's output."""
+        return self.encoder_dims[-1]
+
+
+@dataclass(frozen=True)
+class LstmConfig:
+    """Dimensions of an LSTM transducer; field names are the recipe's option names.
+
+    `decode_chunk_len` counts feature frames of 10 ms: the encoder is causal, so any multiple of 4
+    gives the same numbers, and a longer chunk is faster.
+
+    Raises:
+        ConfigError: the values do not describe a model that can be built.
+    """
+
+    encoder: Literal["lstm"] = "lstm"
+    num_encoder_layers: int = 12
+    encoder_dim: int = 512
+    rnn_hidden_size: int = 1024
+    dim_feedforward: int = 2048
+    aux_layer_period: int = 0  # every so many layers give an output that is combined; 0: none
+    layer_dropout: float = 0.075
+    grad_norm_threshold: float = 10.0
+    decoder_dim: int = 512
+    joiner_dim: int = 512
+    context_size: int = 2
+    decode_chunk_len: int = 32
+    feature_dim: int = 80
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        _check_numbers(self, {"aux_layer_period", "layer_dropout", "dropout"})
+        if self.rnn_hidden_size < self.encoder_dim:
+            raise ConfigError(
+                f"rnn_hidden_size is {self.rnn_hidden_size}, below encoder_dim {self.encoder_dim}",
+                hint="cells are projected down to encoder_dim: twice as many are usual",
+            )
+        if self.decode_chunk_len % SUBSAMPLING_FACTOR:
+            raise ConfigError(
+                f"decode_chunk_len is {self.decode_chunk_len}, it must be a multiple of "
+                f"{SUBSAMPLING_FACTOR}",
+                hint="16, 32 and 64 feature frames are usual",
+            )
+        if self.layer_dropout >= 1.0:
+            raise ConfigError(
+                f"layer_dropout is {self.layer_dropout}, it must be below 1",
+                hint="0.075 is usual",
+            )
+
+    @property
+    def front_end(self) -> FrontEnd:
+        """What the convolutions in front of the encoder see."""
+        return LSTM_FRONT_END
+
+    @property
+    def output_dim(self) -> int:
+        """Channels of the encoder's output."""
+        return self.encoder_dim
+
+
+ModelConfig = ZipformerConfig | LstmConfig
+
+
+def _check_numbers(config: ModelConfig, not_negative: set[str]) -> None:
+    """What holds for every model."""
+    positive = {field.name for field in fields(config)} - not_negative
+    require_numbers(config, positive=positive, not_negative=not_negative)
+    if config.decode_chunk_len > _MAX_CHUNK_LEN:
+        raise ConfigError(
+            f"decode_chunk_len is {config.decode_chunk_len}, it must be at most "
+            f"{_MAX_CHUNK_LEN}, a minute of sound",
+            hint="16, 32 and 64 feature frames are usual",
+        )
+    least = _MIN_FEATURE_DIM[config.encoder]
+    if config.feature_dim < least:
+        raise ConfigError(
+            f"feature_dim is {config.feature_dim}, it must be at least {least}",
+            hint="80 is usual",
+        )
+    if config.dropout >= 1.0:
+        raise ConfigError(f"dropout is {config.dropout}, it must be below 1", hint="0.1 is usual")
+
+
+MODEL_PRESETS: Final[dict[str, ModelConfig]] = {
     # The original's size: 70,369,391 parameters with a vocabulary of 500.
     "zipformer": ZipformerConfig(),
     # About 11 M parameters: one GPU of 8 GB, or a patient CPU.
@@ -170,10 +250,21 @@ MODEL_PRESETS: Final[dict[str, ZipformerConfig]] = {
         decoder_dim=128,
         joiner_dim=128,
     ),
+    # The original's size: 84,689,496 parameters with a vocabulary of 500.
+    "lstm": LstmConfig(),
+    # About 9 M parameters: learns a small corpus in an hour on two CPU cores.
+    "lstm-small": LstmConfig(
+        num_encoder_layers=5,
+        encoder_dim=256,
+        rnn_hidden_size=512,
+        dim_feedforward=1024,
+        decoder_dim=256,
+        joiner_dim=256,
+    ),
 }
 
 
-def model_preset(name: str) -> ZipformerConfig:
+def model_preset(name: str) -> ModelConfig:
     """The model preset called `name`.
 
     Raises:

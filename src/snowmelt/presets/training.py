@@ -1,20 +1,20 @@
-"""How is a model trained? The numbers of a run: losses, schedules, data, and the presets.
+"""How is a model trained? The numbers of a run: optimiser, losses, schedules, checkpoints.
 
 Invariant: numbers and names only; no torch, no files. Everything that counts batches goes through
 `TrainConfig.scaled`, so one number (`schedule_scale`) shortens or stretches a whole recipe.
 
-Source of the default values: icefall,
-egs/librispeech/ASR/pruned_transducer_stateless7_streaming/train.py (options and get_params()).
+Source of the default values: icefall, egs/librispeech/ASR:
+pruned_transducer_stateless7_streaming/train.py and lstm_transducer_stateless2/train.py (options and
+get_params()).
 """
 
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from snowmelt.core.errors import ConfigError
-from snowmelt.presets.models import ZipformerConfig, model_preset
 from snowmelt.presets.ranges import require_numbers
 
-__all__ = ["RECIPES", "DataConfig", "Recipe", "TrainConfig", "recipe"]
+__all__ = ["ENCODER_TRAINING", "TrainConfig"]
 
 # Numbers of batches and ranks are added to multiples of it, and 64 bits must hold the sum.
 _MAX_SEED: Final = 2**32 - 1
@@ -22,13 +22,17 @@ _MAX_SEED: Final = 2**32 - 1
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One training run; field names are the recipe's option names.
+    """One training run; field names are the recipes' option names, values the Zipformer's.
 
     Fields that count batches (`warm_step`, `lr_batches`, `average_period`, `save_every_n`, and the
     model's own schedules) are given for a full-size run and multiplied by `schedule_scale`.
+
+    Raises:
+        ConfigError: a value is out of its range, or two contradict each other.
     """
 
     num_epochs: int = 30
+    optimizer: Literal["scaled_adam", "eve"] = "scaled_adam"
     base_lr: float = 0.05
     lr_batches: float = 5000.0
     lr_epochs: float = 3.5
@@ -37,7 +41,14 @@ class TrainConfig:
     lm_scale: float = 0.25
     am_scale: float = 0.0
     simple_loss_scale: float = 0.5
+    # linear: both weights move over warm_step batches. stepped: the pruned loss waits for
+    # model_warm_step batches, has a tenth of its weight for as many, then all of it.
+    loss_schedule: Literal["linear", "stepped"] = "linear"
     warm_step: int = 2000
+    model_warm_step: int = 3000  # also the warm-up of the LSTM's layers
+    delay_penalty: float = 0.0  # reward for every frame by which a token comes earlier
+    delay_penalty_start: int = 2000
+    delay_penalty_ramp: int = 2000  # batches from its start to its full value
     clipping_scale: float = 2.0
     # Auxiliary heads live beside the model, never in its state dict.
     ctc_loss_scale: float = 0.0
@@ -51,6 +62,9 @@ class TrainConfig:
     keep_last_k: int = 30
     log_interval: int = 50
     reset_interval: int = 200
+    valid_interval: int = 3000
+    target_duration: float = 0.0  # seconds that one step learns from; 0: one batch of each process
+    use_fp16: bool = False
     use_bf16: bool = False
 
     def __post_init__(self) -> None:
@@ -63,12 +77,14 @@ class TrainConfig:
                 "lr_epochs",
                 "prune_range",
                 "warm_step",
+                "model_warm_step",
                 "clipping_scale",
                 "schedule_scale",
                 "average_period",
                 "keep_last_k",
                 "log_interval",
                 "reset_interval",
+                "valid_interval",
             ),
             not_negative=(
                 "lr_warmup_batches",
@@ -78,11 +94,19 @@ class TrainConfig:
                 "ctc_loss_scale",
                 "frame_loss_scale",
                 "frame_loss_batches",
+                "delay_penalty",
+                "delay_penalty_start",
+                "delay_penalty_ramp",
+                "target_duration",
                 "seed",
             ),
         )
         if self.seed > _MAX_SEED:
             raise ConfigError(f"seed is {self.seed}, it must be at most {_MAX_SEED}", "42 is usual")
+        if self.use_fp16 and self.use_bf16:
+            raise ConfigError(
+                "use_fp16 and use_bf16 are both on", hint="choose one: bf16 where the device has it"
+            )
         if self.save_every_n < self.average_period:
             raise ConfigError(
                 f"save_every_n ({self.save_every_n}) is below average_period "
@@ -99,94 +123,18 @@ class TrainConfig:
         return max(1, round(batches * self.schedule_scale))
 
 
-@dataclass(frozen=True)
-class DataConfig:
-    """Which corpus a run learns from, and what is done to it on the way."""
-
-    corpus: str = "digits"
-    tokenizer: Literal["words", "chars", "bpe"] = "words"
-    vocab_size: int = 500  # for bpe
-    max_duration: float = 200.0
-    num_buckets: int = 30
-    min_utterance_s: float = 0.3
-    max_utterance_s: float = 20.0
-    speed_perturb: bool = False
-    enable_spec_aug: bool = True
-    spec_aug_time_warp_factor: int = 80
-    max_tail_s: float = 0.0  # up to this much digital silence is appended in training
-    num_workers: int = 1
-
-    def __post_init__(self) -> None:
-        require_numbers(
-            self,
-            positive=(
-                "vocab_size",
-                "max_duration",
-                "num_buckets",
-                "max_utterance_s",
-                "num_workers",
-            ),
-            not_negative=("min_utterance_s", "max_tail_s"),
-        )
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A model, the way it is trained, and its data: what `--preset` names."""
-
-    model: ZipformerConfig
-    train: TrainConfig
-    data: DataConfig
-
-
-RECIPES: Final[dict[str, Recipe]] = {
-    "digits": Recipe(
-        model=model_preset("zipformer-tiny"),
-        train=TrainConfig(
-            num_epochs=20,
-            schedule_scale=0.06,
-            lr_epochs=10.0,
-            frame_loss_scale=0.3,
-            normalise_features=True,
-        ),
-        data=DataConfig(
-            corpus="digits",
-            tokenizer="words",
-            max_duration=20.0,
-            enable_spec_aug=False,
-            max_tail_s=0.5,
-        ),
-    ),
-    "an4": Recipe(
-        model=model_preset("zipformer-tiny"),
-        train=TrainConfig(
-            num_epochs=25,
-            schedule_scale=0.2,
-            lr_epochs=10.0,
-            ctc_loss_scale=0.3,
-            # The corpus has no word times: guessed ones help until the model knows better.
-            frame_loss_scale=0.3,
-            frame_loss_batches=6000.0,
-            normalise_features=True,
-        ),
-        data=DataConfig(
-            corpus="an4",
-            tokenizer="words",
-            max_duration=20.0,
-            speed_perturb=True,
-            spec_aug_time_warp_factor=0,
-            max_tail_s=0.5,
-        ),
+# The two recipes' own values for their encoders.
+ENCODER_TRAINING: Final[dict[str, TrainConfig]] = {
+    "zipformer": TrainConfig(),
+    "lstm": TrainConfig(
+        num_epochs=35,
+        optimizer="eve",
+        base_lr=0.003,
+        lr_epochs=10.0,
+        lr_warmup_batches=0.0,
+        loss_schedule="stepped",
+        delay_penalty_start=6000,
+        average_period=100,
+        keep_last_k=20,
     ),
 }
-
-
-def recipe(name: str) -> Recipe:
-    """The recipe called `name`.
-
-    Raises:
-        ConfigError: there is no such recipe; the message lists those there are.
-    """
-    if name not in RECIPES:
-        raise ConfigError(f"there is no preset {name!r}", hint=f"choose {', '.join(RECIPES)}")
-    return RECIPES[name]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from snowmelt.audio.fbank import FbankConfig
+from snowmelt.presets.frames import FrontEnd
 from snowmelt.search.scorer import FloatArray, IntArray, Scorer
 from snowmelt.text.tokenizer import Tokenizer
 
@@ -24,7 +25,11 @@ class Backend(Protocol):
 
     @property
     def decode_chunk_len(self) -> int:
-        """Feature frames of 10 ms in a chunk; a window of k chunks has 7 frames more."""
+        """Feature frames of 10 ms in a chunk."""
+
+    @property
+    def front_end(self) -> FrontEnd:
+        """Tells by how many feature frames a window of k chunks is longer than they."""
 
     def init_state(self) -> Any:
         """Encoder state of a stream that has heard nothing."""
@@ -35,8 +40,8 @@ class Backend(Protocol):
         """Advance N streams by one window each.
 
         Args:
-            features: (N, k * decode_chunk_len + 7, F) float32, k >= 1; the numbers are those of
-                k calls with one chunk each.
+            features: (N, k * decode_chunk_len + front_end.window_overlap, F) float32, k >= 1; the
+                numbers are those of k calls with one chunk each.
             feature_lens: (N,) int64, valid frames.
             states: N states; they stay valid and unchanged.
 
@@ -47,7 +52,7 @@ class Backend(Protocol):
     def encode_whole(
         self, features: FloatArray, feature_lens: IntArray
     ) -> tuple[FloatArray, IntArray]:
-        """Encode whole utterances at once, with the chunk mask: the same numbers as `encode`.
+        """Encode whole utterances at once: the same numbers as `encode`.
 
         Args:
             features: (N, T_feat, F) float32, padded with anything finite.
@@ -68,6 +73,7 @@ class SpeechModel:
         features: how samples become features.
         min_tail_s: least seconds of zero samples after the last sample (see `audio.tail`).
         weights: which files the weights came from, for people.
+        head: whose decoder and joiner these are, of a training on several corpora.
     """
 
     backend: Backend
@@ -75,3 +81,4 @@ class SpeechModel:
     features: FbankConfig = field(default_factory=FbankConfig)
     min_tail_s: float = 0.4
     weights: str = ""
+    head: str = "main"

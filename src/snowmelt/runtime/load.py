@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from snowmelt.checkpoint.experiment import load_experiment, numbered_checkpoints
+from snowmelt.checkpoint.heads import MAIN_HEAD
 from snowmelt.core.errors import CheckpointError
 from snowmelt.runtime.backend import SpeechModel
 
@@ -85,6 +86,7 @@ def load_model(
     path: str | Path,
     *,
     weights: WeightsChoice | None = None,
+    head: str = MAIN_HEAD,
     decode_chunk_len: int | None = None,
     device: str = "auto",
 ) -> SpeechModel:
@@ -94,12 +96,14 @@ def load_model(
         path: an experiment's folder, or one of its checkpoint files.
         weights: which checkpoints of a folder to average; None for its pretrained.pt, or the
             newest average if there is none. A file is taken as it is.
+        head: of a training on several corpora, whose decoder and joiner to use: "main", or the
+            short name of another corpus, as in `decoder_<name>`.
         decode_chunk_len: feature frames of 10 ms the encoder advances by; None for the value in
             config.yaml.
         device: auto, cpu, cuda or mps.
 
     Raises:
-        UserError: a file is missing or damaged, or does not fit the model; no such device.
+        UserError: a file is missing or damaged, or does not fit the model; no such head or device.
 
     Example:
         recognizer = OnlineRecognizer(load_model("runs/digits"))
@@ -111,18 +115,23 @@ def load_model(
         )
     exp_dir = path if path.is_dir() else path.parent
     config, tokenizer = load_experiment(exp_dir)
+    if head == config.data.parts[0].label:
+        head = MAIN_HEAD
     model_config = config.model
     if decode_chunk_len is not None:
         model_config = dataclasses.replace(model_config, decode_chunk_len=decode_chunk_len)
 
     from snowmelt.checkpoint.icefall import load_icefall
     from snowmelt.models.build import build_transducer
-    from snowmelt.runtime.backends.torch_eager import TorchBackend, pick_device
+    from snowmelt.models.device import pick_device
+    from snowmelt.models.scaled_layers import fold_scales
+    from snowmelt.runtime.backends.torch_eager import TorchBackend
 
     torch_device = pick_device(device)
     model = build_transducer(model_config, tokenizer.vocab_size)
     source, description = _chosen_weights(path, weights)
-    load_icefall(source, model, name=description)
+    load_icefall(source, model, head=head, name=description)
+    fold_scales(model)
     for name, parameter in model.named_parameters():
         # Such a model would not fail: it would find silence in everything.
         if not bool(parameter.isfinite().all()):
@@ -136,6 +145,7 @@ def load_model(
         features=config.features,
         min_tail_s=config.min_tail_s,
         weights=description,
+        head=head,
     )
 
 

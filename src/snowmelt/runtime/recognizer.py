@@ -171,10 +171,10 @@ class OnlineRecognizer:
 
 
 class OfflineRecognizer:
-    """Recognises whole utterances, with the chunk mask of streaming: the same words.
+    """Recognises whole utterances: the same words as in streaming.
 
-    Time and memory grow with the square of an utterance's length; minutes of sound belong into an
-    `OnlineRecognizer`.
+    Memory grows with an utterance's length, with attention even with the square of it; minutes of
+    sound belong into an `OnlineRecognizer`.
 
     Args:
         model: what `snowmelt.load_model` gives.
@@ -231,7 +231,12 @@ class OfflineRecognizer:
 
 
 def _new_sound(model: SpeechModel) -> FeatureStream:
-    return FeatureStream(model.features, model.backend.decode_chunk_len, model.min_tail_s)
+    return FeatureStream(
+        model.features,
+        decode_chunk_len=model.backend.decode_chunk_len,
+        window_overlap=model.backend.front_end.window_overlap,
+        min_tail_s=model.min_tail_s,
+    )
 
 
 def _padded(sounds: Sequence[FeatureStream]) -> tuple[FloatArray, IntArray]:

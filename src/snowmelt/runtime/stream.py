@@ -18,7 +18,6 @@ from snowmelt.audio.resample import StreamResampler
 from snowmelt.audio.samples import as_samples
 from snowmelt.audio.tail import tail_samples
 from snowmelt.core.errors import AudioError
-from snowmelt.presets.frames import WINDOW_OVERLAP
 from snowmelt.search.greedy import GreedyState
 from snowmelt.search.scorer import FloatArray
 
@@ -31,13 +30,22 @@ class FeatureStream:
     Args:
         features: how samples become features; gives the model's sample rate.
         decode_chunk_len: feature frames the encoder advances per chunk.
+        window_overlap: feature frames that a window has beyond its chunks.
         min_tail_s: least seconds of zero samples after the last sample.
     """
 
-    def __init__(self, features: FbankConfig, decode_chunk_len: int, min_tail_s: float) -> None:
+    def __init__(
+        self,
+        features: FbankConfig,
+        *,
+        decode_chunk_len: int,
+        window_overlap: int,
+        min_tail_s: float,
+    ) -> None:
         self._fbank = OnlineFbank(features)
         self._model_rate = features.sample_rate
         self._decode_chunk_len = decode_chunk_len
+        self.window_overlap = window_overlap
         self._min_tail_s = min_tail_s
         self._resampler: StreamResampler | None = None
         self._num_samples = 0  # at the model's rate
@@ -81,6 +89,7 @@ class FeatureStream:
         tail = tail_samples(
             self._num_samples,
             self._decode_chunk_len,
+            self.window_overlap,
             min_tail_s=self._min_tail_s,
             sample_rate=self._model_rate,
         )
@@ -129,15 +138,16 @@ class OnlineStream:
 
     def num_chunks_ready(self, decode_chunk_len: int) -> int:
         """Chunks the encoder can advance by."""
-        frames = self.sound.num_frames_ready - self.position - WINDOW_OVERLAP
+        frames = self.sound.num_frames_ready - self.position - self.sound.window_overlap
         return max(0, frames // decode_chunk_len)
 
     def window(self, num_frames: int) -> FloatArray:
-        """(num_frames + 7, F) float32, what the encoder reads to advance by `num_frames`."""
-        return self.sound.frames(self.position, self.position + num_frames + WINDOW_OVERLAP)
+        """(num_frames + overlap, F) float32, what the encoder reads to advance by `num_frames`."""
+        stop = self.position + num_frames + self.sound.window_overlap
+        return self.sound.frames(self.position, stop)
 
     def advance(self, num_frames: int) -> None:
-        """The encoder has read a window: neighbouring windows share 7 frames."""
+        """The encoder has read a window: neighbouring windows overlap."""
         self.position += num_frames
         self.sound.drop_frames(self.position)
 

@@ -1,9 +1,13 @@
-"""Which batches does a run see? Cuts of a corpus, filtered, in batches of similar length.
+"""Which batches does a run see? Cuts of its corpora, filtered, in batches of similar length.
 
-Invariant: the batches of an epoch are a function of (seed, epoch) and of the number of ranks.
+Invariant: the batches of an epoch are a function of (seed, epoch), of where the other corpora of a
+mix stand, and of the number of ranks.
 """
 
 import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -12,87 +16,188 @@ import torch
 from snowmelt.checkpoint.experiment import ExperimentConfig
 from snowmelt.core.errors import DataError
 from snowmelt.data.augment import SpecAugmentConfig
-from snowmelt.data.batch import AsrDataset
-from snowmelt.data.corpora import get_corpus
-from snowmelt.data.cuts import AudioCache, with_speed_copies
+from snowmelt.data.batch import AsrDataset, Batch
+from snowmelt.data.concatenate import Concatenation
+from snowmelt.data.corpora import Corpus, open_corpus, selection_of
+from snowmelt.data.cuts import AudioCache, has_speed_copies, with_speed_copies
+from snowmelt.data.features import FeatureReader
 from snowmelt.data.filter import DroppedCuts, filter_cuts
+from snowmelt.data.mix import CorpusBatches, MixItem, MixPlan, plan_epoch
+from snowmelt.data.noise import NoiseMixer, load_noise
 from snowmelt.data.sampler import DurationBatchSampler
+from snowmelt.presets.data import MixPart
 from snowmelt.text.tokenizer import Tokenizer
 from snowmelt.train.distributed import Ranks
 
-__all__ = ["TrainingCorpus"]
+__all__ = ["TrainingCorpora", "TrainingCorpus"]
 
 _logger = logging.getLogger(__name__)
 
 # Enough that mean and deviation do not depend on who happens to be among them.
 _NUM_STATISTICS_UTTERANCES: Final = 200
 
+# Data sets of this many epochs are kept: the one that is read and the one that follows.
+_EPOCHS_KEPT: Final = 2
+
+
+class TrainingCorpora:
+    """All corpora of a run, for one process of it; the first one is the main one.
+
+    Args:
+        config: data, feature and training settings.
+        tokenizer: turns transcripts into token ids.
+        ranks: this process among all.
+        data_dir: folder that holds each prepared corpus in a folder of its name.
+        manifest_dir: folder of the manifests of corpora that are no archives.
+        musan_dir: where noise is found, if the settings ask for it.
+    """
+
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        tokenizer: Tokenizer,
+        ranks: Ranks,
+        *,
+        data_dir: Path,
+        manifest_dir: Path,
+        musan_dir: Path,
+    ) -> None:
+        self._seed = config.train.seed
+        self._parts = config.data.parts
+        # One cache for all: a small corpus is read from disk once.
+        cache = AudioCache()
+        noise = None
+        if config.data.enable_musan:
+            noise = NoiseMixer(load_noise(musan_dir), FeatureReader(config.features, cache))
+        self.corpora = [
+            TrainingCorpus(
+                part,
+                open_corpus(
+                    part.corpus,
+                    data_dir,
+                    manifest_dir,
+                    seed=config.train.seed,
+                    selection=selection_of(config.data, part.corpus),
+                ),
+                config,
+                tokenizer,
+                ranks,
+                cache,
+                noise,
+            )
+            for part in self._parts
+        ]
+        self._batches = [
+            CorpusBatches(part.corpus, corpus.batches)
+            for part, corpus in zip(self._parts, self.corpora, strict=True)
+        ]
+        target = config.train.target_duration
+        per_batch = config.data.max_duration * ranks.world_size
+        self._micro_batches = max(1, round(target / per_batch))
+
+    def plan(
+        self, epoch: int, *, first_step: int, positions: Mapping[str, tuple[int, int]]
+    ) -> MixPlan:
+        """What an epoch learns from, step by step; see `plan_epoch`."""
+        return plan_epoch(
+            self._batches,
+            [part.probability for part in self._parts],
+            seed=self._seed,
+            epoch=epoch,
+            first_step=first_step,
+            positions=positions,
+            micro_batches=self._micro_batches,
+        )
+
+    def read(self, step: tuple[MixItem, ...]) -> list[Batch]:
+        """The batches of a step."""
+        return [
+            self.corpora[item.stream].dataset(item.epoch).get(item.indices, item.epoch)
+            for item in step
+        ]
+
+    def label(self, stream: int) -> str:
+        """Name of corpus number `stream` in logs; "" where it is the only one."""
+        return self._parts[stream].label if len(self._parts) > 1 else ""
+
+    def head(self, stream: int) -> str:
+        """Name of its decoder and joiner; the main corpus has the main ones, ""."""
+        return self._parts[stream].label if stream > 0 else ""
+
+    def feature_statistics(self) -> tuple[float, float]:
+        """Mean and standard deviation of the features of the main corpus."""
+        return self.corpora[0].feature_statistics()
+
 
 class TrainingCorpus:
     """Batches of one corpus for one process of a run.
 
     Args:
+        part: how it is varied.
+        corpus: the corpus itself.
         config: data, feature and training settings.
         tokenizer: turns transcripts into token ids.
-        data_dir: folder that holds the prepared corpus in a folder of its name.
         ranks: this process among all.
+        cache: decoded recordings.
+        noise: what is mixed into training utterances, if anything.
     """
 
     def __init__(
-        self, config: ExperimentConfig, tokenizer: Tokenizer, data_dir: Path, ranks: Ranks
+        self,
+        part: MixPart,
+        corpus: Corpus,
+        config: ExperimentConfig,
+        tokenizer: Tokenizer,
+        ranks: Ranks,
+        cache: AudioCache,
+        noise: NoiseMixer | None,
     ) -> None:
+        self._part = part
         self._config = config
         self._tokenizer = tokenizer
         self._ranks = ranks
-        data, seed = config.data, config.train.seed
-        self._corpus = get_corpus(data.corpus, data_dir / data.corpus, seed=seed)
-        # One cache for all epochs: a small corpus is read from disk once.
-        self._cache = AudioCache()
+        self._cache = cache
+        self._corpus = corpus
+        self._noise = noise
+        self._datasets: OrderedDict[int, AsrDataset] = OrderedDict()
+        # Readers are threads: two of them may ask for the same epoch.
+        self._lock = threading.Lock()
         self._has_reported = not ranks.is_main
 
-    def training_epoch(self, epoch: int) -> tuple[AsrDataset, list[list[int]]]:
-        """Data set of an epoch (from 1) and this rank's batches of it, in order.
+    def batches(self, epoch: int) -> list[list[int]]:
+        """This rank's batches of an epoch (from 1), in order.
 
         Raises:
             DataError: no utterance of the corpus can be learnt from.
         """
-        data, seed = self._config.data, self._config.train.seed
-        cuts = self._corpus.cuts("train", epoch=epoch)
-        if data.speed_perturb:
-            cuts = with_speed_copies(cuts)
-        kept, dropped = filter_cuts(
-            cuts,
-            self._tokenizer,
-            min_duration=data.min_utterance_s,
-            max_duration=data.max_utterance_s,
-            fbank_config=self._config.features,
-        )
-        self._report(dropped)
-        if not len(kept):
-            raise DataError(
-                f"no utterance of {data.corpus} can be learnt from: {dropped}",
-                hint="change --min-utterance-s and --max-utterance-s, or look at the transcripts",
-            )
-        augment = SpecAugmentConfig(time_warp_factor=data.spec_aug_time_warp_factor)
-        dataset = AsrDataset(
-            kept,
-            self._tokenizer,
-            fbank_config=self._config.features,
-            spec_augment=augment if data.enable_spec_aug else None,
-            max_tail_s=data.max_tail_s,
-            has_frame_tokens=self._config.train.frame_loss_scale > 0.0,
-            seed=seed,
-            cache=self._cache,
-        )
+        data = self._config.data
         sampler = DurationBatchSampler(
-            dataset.durations,
+            self.dataset(epoch).durations,
             data.max_duration,
-            seed=seed,
+            shuffle=data.shuffle,
+            seed=self._config.train.seed,
             num_buckets=data.num_buckets,
+            has_buckets=data.bucketing_sampler,
+            drop_last=data.drop_last,
+            has_equal_ranks=True,
             world_size=self._ranks.world_size,
             rank=self._ranks.rank,
         )
-        return dataset, sampler.batches(epoch)
+        return sampler.batches(epoch)
+
+    def dataset(self, epoch: int) -> AsrDataset:
+        """The utterances of an epoch (from 1).
+
+        Raises:
+            DataError: no utterance of the corpus can be learnt from.
+        """
+        epoch = epoch if self._corpus.varies_with_epoch else 1
+        with self._lock:
+            if epoch not in self._datasets:
+                self._datasets[epoch] = self._training_set(epoch)
+                while len(self._datasets) > _EPOCHS_KEPT:
+                    self._datasets.popitem(last=False)
+            return self._datasets[epoch]
 
     def dev(self) -> tuple[AsrDataset, list[list[int]]]:
         """Data set of the dev split and this rank's batches of it."""
@@ -100,7 +205,9 @@ class TrainingCorpus:
             self._corpus.cuts("dev"),
             self._tokenizer,
             fbank_config=self._config.features,
+            has_stored_features=not self._config.data.on_the_fly_feats,
             has_frame_tokens=self._config.train.frame_loss_scale > 0.0,
+            front_end=self._config.model.front_end,
             cache=self._cache,
         )
         sampler = DurationBatchSampler(
@@ -119,12 +226,53 @@ class TrainingCorpus:
             self._corpus.cuts("train"),
             self._tokenizer,
             fbank_config=self._config.features,
+            has_stored_features=not self._config.data.on_the_fly_feats,
             cache=self._cache,
         )
         step = max(1, len(dataset) // _NUM_STATISTICS_UTTERANCES)
         rows = [dataset.get([n], epoch=0).features[0] for n in range(0, len(dataset), step)]
         features = torch.cat(rows).double()
         return float(features.mean()), float(features.std())
+
+    def _training_set(self, epoch: int) -> AsrDataset:
+        data = self._config.data
+        cuts = self._corpus.cuts("train", epoch=epoch)
+        # A preparation may have made the copies already.
+        if self._part.speed_perturb and not has_speed_copies(cuts):
+            cuts = with_speed_copies(cuts)
+        kept, dropped = filter_cuts(
+            cuts,
+            self._tokenizer,
+            min_duration=data.min_utterance_s,
+            max_duration=data.max_utterance_s,
+            fbank_config=self._config.features,
+        )
+        self._report(dropped)
+        if not len(kept):
+            raise DataError(
+                f"no utterance of {self._part.corpus} can be learnt from: {dropped}",
+                hint="change --min-utterance-s and --max-utterance-s, or look at the transcripts",
+            )
+        augment = SpecAugmentConfig(
+            time_warp_factor=data.spec_aug_time_warp_factor,
+            num_frame_masks=data.spec_aug_num_frame_masks,
+        )
+        return AsrDataset(
+            kept,
+            self._tokenizer,
+            fbank_config=self._config.features,
+            has_stored_features=not data.on_the_fly_feats,
+            concatenation=Concatenation(data.duration_factor, data.gap)
+            if data.concatenate_cuts
+            else None,
+            noise=self._noise,
+            spec_augment=augment if self._part.enable_spec_aug else None,
+            max_tail_s=data.max_tail_s,
+            has_frame_tokens=self._config.train.frame_loss_scale > 0.0,
+            front_end=self._config.model.front_end,
+            seed=self._config.train.seed,
+            cache=self._cache,
+        )
 
     def _report(self, dropped: DroppedCuts) -> None:
         """Log what is left out, once a run: mostly the same in every epoch."""

@@ -1,41 +1,60 @@
-"""Who else trains this model? Process groups of data-parallel training.
+"""Who else trains this model? The process group of data-parallel training, seen from one process.
 
-`launch` starts the processes of one machine; inside each, `process_group` joins them through the
-environment variables that torchrun defines. A process that torchrun has started needs no launch.
+`process_group` joins the others through the environment variables that torchrun and `launch`
+define; a few operations on all of them stand beside it.
 
-Invariant: a single process needs no process group at all; when one of several fails, all end, and
-its reason is the one that is raised.
+Invariant: a single process needs no process group at all.
 """
 
+import atexit
 import os
-import signal
-import socket
-import sys
-import traceback
+import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
-from multiprocessing.queues import SimpleQueue
-from typing import Any, Final, ParamSpec
+from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import monotonic
+from typing import Any, Final, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch.multiprocessing.spawn import ProcessExitedException, spawn
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
+from torch.distributed.rendezvous import rendezvous
 
-from snowmelt.core.errors import UserError
-from snowmelt.core.files import refusal
-from snowmelt.core.interrupt import stop_requests
+from snowmelt.core.errors import CheckpointError, ConfigError, TrainingError, UserError
+from snowmelt.core.files import require_file
+from snowmelt.train.elastic import is_lost_connection, launch, num_cores, restart_count
 
-__all__ = ["Ranks", "any_rank", "launch", "num_cores", "process_group", "sum_over_ranks"]
+__all__ = [
+    "Ranks",
+    "any_rank",
+    "broadcast_from_main",
+    "file_from_main",
+    "launch",
+    "num_cores",
+    "process_group",
+    "restart_count",
+    "sum_over_ranks",
+]
 
-_P = ParamSpec("_P")
-_Reports = SimpleQueue[BaseException]
+_T = TypeVar("_T")
 
-# Others notice within this time that one has failed, and end by themselves; then they are killed.
-_GRACE_S: Final = 10.0
-# After a second Ctrl-C: time to remove a file that is half written.
-_GOODBYE_S: Final = 1.0
+_GO_ON: Final = "the first one that failed says why; --resume auto goes on from the last checkpoint"
+
+# A file travels in pieces of this size.
+_PIECE_BYTES: Final = 1 << 26
+
+# Gloo's errors begin with it.
+_SOURCE_PLACE: Final = re.compile(r"\[/\S+\] ")
+
+# Where the main process tells the others the port of its store, see `_own_store`.
+_STORE_PORT: Final = "snowmelt/store_port"
+# A store that does not answer within this time belongs to processes that are gone.
+_STORE_TIMEOUT: Final = timedelta(seconds=5)
+# As long as torch waits for the store of torchrun itself.
+_STORE_PATIENCE_S: Final = 300.0
 
 
 @dataclass(frozen=True)
@@ -51,62 +70,46 @@ class Ranks:
         return self.rank == 0
 
 
-def launch(
-    world_size: int, function: Callable[_P, None], *args: _P.args, **kwargs: _P.kwargs
-) -> None:
-    """Run `function(*args)` in `world_size` processes of this machine and wait for them.
-
-    Signals that ask this process to stop are passed on as SIGTERM: it is `function` that decides
-    how to stop, by raising KeyboardInterrupt.
-
-    Args:
-        world_size: number of processes; 1 calls the function here.
-        function: a module-level function; its arguments are pickled.
-
-    Raises:
-        UserError: raised by one of them, or one was killed by the system.
-        KeyboardInterrupt: they were asked to stop.
-        RuntimeError: any other failure; the text holds the traceback of the process that failed.
-    """
-    if world_size == 1:
-        function(*args, **kwargs)
-        return
-    # Each process computes on its own cores: more threads would fight for the same ones.
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, num_cores() // world_size)))
-    reports: _Reports = get_context("spawn").SimpleQueue()
-    processes = spawn(
-        _run_rank,
-        (world_size, _free_port(), reports, function, args, kwargs),
-        nprocs=world_size,
-        join=False,
-    )
-    try:
-        with stop_requests(lambda: _terminate(processes.pids())) as stop_requested:
-            while not processes.join(grace_period=_GRACE_S):
-                pass
-    except ProcessExitedException as error:
-        raise _cause(error, reports, is_stopping=stop_requested.is_set()) from None
-    finally:
-        for process in processes.processes:
-            process.join(_GOODBYE_S)
-            process.kill()
-            process.join()
-    if not reports.empty():
-        raise reports.get()
-
-
 @contextmanager
 def process_group(device: torch.device) -> Iterator[Ranks]:
-    """Join the process group that the environment describes, and leave it at the end."""
+    """Join the process group that the environment describes, and leave it at the end.
+
+    On CUDA process r of a machine takes GPU r of those it may see (CUDA_VISIBLE_DEVICES).
+
+    Raises:
+        ConfigError: the environment does not lead to the others, or there are too few GPUs.
+        TrainingError: others ended while this process needed them.
+    """
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if world_size == 1:
         yield Ranks()
         return
     if device.type == "cuda":
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    yield Ranks(dist.get_rank(), dist.get_world_size())
-    # Not after an error: leaving makes the others fail, and this one shall be the first to report.
+        _take_gpu()
+    try:
+        _join("nccl" if device.type == "cuda" else "gloo")
+    except (ValueError, KeyError, RuntimeError) as error:
+        is_of_torch = isinstance(error, dist.DistError) or is_lost_connection(error)
+        if isinstance(error, RuntimeError) and not is_of_torch:
+            raise
+        where = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
+        raise ConfigError(
+            f"the {world_size} processes cannot meet at {where}: {_reason(error)}",
+            "--master-port names another port; on several machines torchrun sets addresses",
+        ) from error
+    ranks = Ranks(dist.get_rank(), dist.get_world_size())
+    try:
+        yield ranks
+    except BaseException as error:
+        # Not now: leaving makes the others fail, and this one shall be the first to report. Not
+        # never: torch's threads would abort the process at its end.
+        atexit.register(dist.destroy_process_group)
+        if not is_lost_connection(error):
+            raise
+        raise TrainingError(
+            f"process {ranks.rank} of {world_size} has lost the others: {_reason(error)}",
+            _GO_ON,
+        ) from error
     dist.destroy_process_group()
 
 
@@ -125,72 +128,115 @@ def any_rank(flag: bool, ranks: Ranks, device: torch.device) -> bool:
     return sum_over_ranks((float(flag),), ranks, device)[0] > 0.0
 
 
-def num_cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def broadcast_from_main(load: Callable[[], _T], ranks: Ranks) -> _T:
+    """What `load` returns in the main process; the others get a copy and call nothing.
+
+    All processes must call this. A large value takes four times its size in memory for a moment.
+
+    Args:
+        load: returns something that can be pickled.
+        ranks: this process among all.
+
+    Raises:
+        UserError: `load` raised it; all processes raise it then.
+    """
+    if ranks.world_size == 1:
+        return load()
+    outcome: list[Any] = [None, None]
+    if ranks.is_main:
+        try:
+            outcome[0] = load()
+        except UserError as error:
+            outcome[1] = error
+    dist.broadcast_object_list(outcome, src=0)
+    loaded, refused = outcome
+    if refused is not None:
+        raise refused
+    return loaded  # type: ignore[no-any-return]
 
 
-def _run_rank(
-    rank: int,
-    world_size: int,
-    port: int,
-    reports: _Reports,
-    function: Callable[..., None],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> None:
-    os.environ.update(
-        RANK=str(rank),
-        LOCAL_RANK=str(rank),
-        WORLD_SIZE=str(world_size),
-        LOCAL_WORLD_SIZE=str(world_size),
-        MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=str(port),
+@contextmanager
+def file_from_main(path: Path, ranks: Ranks, device: torch.device) -> Iterator[Path]:
+    """A checkpoint of the main process's machine, by a name under which this process can read it.
+
+    Where all see the same file, on one machine or in a shared folder, that is `path`. Elsewhere the
+    others get a copy, which lasts as long as the block. All processes must call this.
+
+    Raises:
+        CheckpointError: the main process cannot read the file; all processes raise it then.
+    """
+    if ranks.world_size == 1:
+        yield path
+        return
+    wanted = broadcast_from_main(
+        lambda: _stamp(require_file(path, "checkpoint", error=CheckpointError)), ranks
     )
-    exit_code = 0
-    try:
-        function(*args, **kwargs)
-    except KeyboardInterrupt as error:
-        reports.put(error)
-    except UserError as error:
-        reports.put(error)
-        exit_code = 1
-    except Exception as error:
-        refused = refusal(error) if isinstance(error, OSError) else None
-        bug = RuntimeError(f"process {rank} of {world_size}:\n{traceback.format_exc()}")
-        reports.put(refused or bug)
-        exit_code = 1
-    # At once: an ordinary end may abort in a process group that was not left (see `process_group`).
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(exit_code)
+    if not any_rank(not path.is_file() or _stamp(path) != wanted, ranks, device):
+        yield path
+        return
+    with TemporaryDirectory(prefix="snowmelt-") as folder:
+        name = path if ranks.is_main else Path(folder) / path.name
+        mode = "rb" if ranks.is_main else "wb"
+        with name.open(mode) as stream:
+            for begin in range(0, wanted[0], _PIECE_BYTES):
+                size = min(_PIECE_BYTES, wanted[0] - begin)
+                piece = bytearray(stream.read(size) if ranks.is_main else size)
+                tensor = torch.frombuffer(piece, dtype=torch.uint8).to(device)
+                dist.broadcast(tensor, src=0)
+                if not ranks.is_main:
+                    stream.write(tensor.cpu().numpy())
+        yield name
 
 
-def _cause(error: ProcessExitedException, reports: _Reports, *, is_stopping: bool) -> BaseException:
-    """Why the processes ended: the others' failures are consequences of the first one's."""
-    report = None if reports.empty() else reports.get()
-    if isinstance(report, UserError):
-        return report
-    # Ended by a signal it could report nothing.
-    if error.signal_name is not None:
-        if is_stopping:
-            return KeyboardInterrupt()
-        if error.signal_name == "SIGKILL":
-            return UserError(
-                f"process {error.error_index} was killed by the system",
-                "this happens when memory runs out: lower --max-duration or --world-size",
+def _stamp(path: Path) -> tuple[int, int]:
+    """Size in bytes and time of change: a file of the same name may be another run's."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def _take_gpu() -> None:
+    local_rank, visible = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if local_rank >= visible:
+        raise ConfigError(
+            f"process {local_rank} of this machine needs GPU {local_rank}, {visible} are visible",
+            "start fewer processes, or name more GPUs in CUDA_VISIBLE_DEVICES",
+        )
+    torch.cuda.set_device(local_rank)
+
+
+def _join(backend: str) -> None:
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        dist.init_process_group(backend)
+        return
+    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    dist.init_process_group(backend, store=_own_store(rank), rank=rank, world_size=world_size)
+
+
+def _own_store(rank: int) -> TCPStore:
+    """A store that these processes alone have written to.
+
+    Torchrun's own store outlives the processes: after a restart they would find the addresses of
+    those that are gone, and wait for them. No number tells one start from another, because the
+    machines count restarts each for itself. But of the stores only one is alive.
+    """
+    host, shared = os.environ["MASTER_ADDR"], next(iter(rendezvous("env://")))[0]
+    if rank == 0:
+        own = TCPStore(host, 0, is_master=True, wait_for_workers=False)
+        shared.set(_STORE_PORT, str(own.port))
+        return own
+    deadline = monotonic() + _STORE_PATIENCE_S
+    while True:
+        port = int(shared.get(_STORE_PORT))
+        try:
+            return TCPStore(
+                host, port, is_master=False, wait_for_workers=False, timeout=_STORE_TIMEOUT
             )
-        return error
-    return report or error
+        except dist.DistError:
+            if monotonic() > deadline:
+                raise
 
 
-def _terminate(pids: list[int]) -> None:
-    for pid in pids:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
-
-
-def _free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
+def _reason(error: BaseException) -> str:
+    """What torch says in its first sentence, without the place in its sources."""
+    first_line = (str(error).splitlines() or [type(error).__name__])[0]
+    return _SOURCE_PLACE.sub("", first_line).partition(". ")[0]

@@ -26,8 +26,8 @@ class History:
 
     Args:
         exp_dir: the experiment; records go to its `tensorboard` folder.
-        done: batches done so far; what was recorded after them is dropped.
-        epoch: the epoch the run goes on with: it will be validated (again).
+        done: steps done so far; what was recorded after them is dropped.
+        epoch: the epoch the run goes on with: its end will be validated (again).
         is_main: whether this process writes.
         tensorboard: whether TensorBoard events are written beside the JSON lines.
     """
@@ -45,10 +45,12 @@ class History:
         kept = [
             r
             for r in (read_history(exp_dir) if done else ())
-            if r["batch"] <= done and (r["kind"] == "train" or r["epoch"] < epoch)
+            if r["batch"] <= done
+            and (r["kind"] == "train" or r["epoch"] < epoch or r.get("mid_epoch"))
         ]
         write_text(self._path, "".join(json.dumps(r) + "\n" for r in kept))
-        self._file = self._path.open("a", encoding="utf-8")
+        # Line by line, so that others may watch a run.
+        self._file = self._path.open("a", encoding="utf-8", buffering=1)
         if tensorboard:
             # Imported here: it loads slowly, and only the process that writes needs it.
             from torch.utils.tensorboard import SummaryWriter
@@ -69,9 +71,12 @@ class History:
         if self._writer is not None:
             self._writer.close()
 
-    def batch(self, batch_idx_train: int, epoch: int, totals: LossTotals, lr: float) -> None:
-        """Record one training batch."""
-        self._write({"kind": "train", "batch": batch_idx_train, "epoch": epoch, "lr": lr}, totals)
+    def batch(
+        self, batch_idx_train: int, epoch: int, totals: LossTotals, lr: float, *, label: str = ""
+    ) -> None:
+        """Record one training step; `label` names its corpus where there are several."""
+        head = {"kind": "train", "batch": batch_idx_train, "epoch": epoch, "lr": lr}
+        self._write({**head, "corpus": label} if label else head, totals)
 
     def point(
         self,
@@ -79,18 +84,51 @@ class History:
         epoch: int,
         *,
         current: LossTotals,
-        totals: LossTotals,
+        totals: Mapping[str, LossTotals],
         lr: float,
+        label: str = "",
+        grad_scale: float | None = None,
     ) -> None:
-        """Draw a point of the TensorBoard curves: this batch's losses and the decayed ones."""
-        self._scalars("train/current_", current.per_frame(), batch_idx_train)
-        self._scalars("train/tot_", totals.per_frame(), batch_idx_train)
-        self._scalars("train/", {"learning_rate": lr, "epoch": epoch}, batch_idx_train)
+        """Draw a point of the TensorBoard curves.
 
-    def validation(self, batch_idx_train: int, epoch: int, totals: LossTotals) -> None:
-        """Record the losses on the dev set."""
-        self._write({"kind": "valid", "batch": batch_idx_train, "epoch": epoch}, totals)
-        self._scalars("train/valid_", totals.per_frame(), batch_idx_train)
+        Args:
+            batch_idx_train: its place on the x axis.
+            epoch: number of the epoch.
+            current: losses of this step.
+            totals: decayed losses, of all corpora under "" and of each of several by its label.
+            lr: learning rate.
+            label: the corpus of this step, where there are several.
+            grad_scale: with half precision, what the gradients are multiplied by.
+        """
+        infix = f"{label}_" if label else ""
+        self._totals(f"train/current_{infix}", current, batch_idx_train)
+        for name, value in totals.items():
+            infix = f"{name}_" if name else ""
+            self._totals(f"train/{infix}tot_", value, batch_idx_train)
+        scalars: dict[str, float] = {"learning_rate": lr, "epoch": epoch}
+        if grad_scale is not None:
+            scalars["grad_scale"] = grad_scale
+        self._scalars("train/", scalars, batch_idx_train)
+
+    def validation(
+        self,
+        batch_idx_train: int,
+        epoch: int,
+        totals: LossTotals,
+        *,
+        label: str = "",
+        mid_epoch: bool = False,
+    ) -> None:
+        """Record the losses on the dev set, or on that of one of several corpora."""
+        head: dict[str, Any] = {"kind": "valid", "batch": batch_idx_train, "epoch": epoch}
+        head |= {"corpus": label} if label else {}
+        head |= {"mid_epoch": True} if mid_epoch else {}
+        self._write(head, totals)
+        infix = f"{label}_" if label else ""
+        self._scalars(f"train/valid_{infix}", totals.per_frame(), batch_idx_train)
+
+    def _totals(self, prefix: str, totals: LossTotals, batch_idx_train: int) -> None:
+        self._scalars(prefix, {**totals.per_frame(), **totals.per_utterance()}, batch_idx_train)
 
     def _scalars(self, prefix: str, values: Mapping[str, float], batch_idx_train: int) -> None:
         if self._writer is not None:
@@ -133,7 +171,7 @@ def draw_curves(exp_dir: Path, png_path: Path) -> None:
 
     records = read_history(exp_dir)
     train = [r for r in records if r["kind"] == "train"]
-    valid = [r for r in records if r["kind"] == "valid"]
+    valid = [r for r in records if r["kind"] == "valid" and "corpus" not in r]
     figure, (loss_axes, lr_axes) = plt.subplots(
         2, 1, figsize=(8, 6), sharex=True, height_ratios=(3, 1)
     )

@@ -15,15 +15,16 @@ from snowmelt.checkpoint.experiment import ExperimentConfig
 from snowmelt.core.config import dump_yaml, from_dict, override, to_dict
 from snowmelt.core.errors import CheckpointError, ConfigError
 from snowmelt.core.files import make_folder, require_file
-from snowmelt.data.corpora import get_corpus
+from snowmelt.data.corpora import open_corpus, selection_of
 from snowmelt.data.cuts import cut_text
-from snowmelt.presets.models import model_preset
-from snowmelt.presets.training import DataConfig, recipe
-from snowmelt.runtime.backends.torch_eager import pick_device
+from snowmelt.models.device import pick_device
+from snowmelt.presets.data import DataConfig
+from snowmelt.presets.recipes import mix_of, recipe
 from snowmelt.text.tokenizer import (
     Tokenizer,
     build_chars,
     build_words,
+    load_tokenizer,
     train_bpe,
     vocabulary_hash,
 )
@@ -57,14 +58,20 @@ class RunPlan:
 def prepare_run(
     *,
     preset: str,
-    model_preset_name: str | None,
+    corpus: str | None,
+    mix: Mapping[str, float] | None,
     overrides: Mapping[str, Mapping[str, Any]],
     assignments: list[str],
-    exp_dir: Path,
+    exp_dir: Path | None,
     data_dir: Path,
+    manifest_dir: Path,
+    musan_dir: Path | None,
+    bpe_model: Path | None,
     device: str,
     world_size: str,
     tensorboard: bool,
+    inf_check: bool,
+    print_diagnostics: bool,
     resume: str,
     start_epoch: int,
     start_batch: int,
@@ -72,15 +79,20 @@ def prepare_run(
     """Settle everything about a run.
 
     Args:
-        preset: name of the recipe.
-        model_preset_name: name of a model preset that replaces the recipe's model, or None.
+        preset: name of a corpus preset or of a model preset.
+        corpus: what to learn from instead of the preset's corpus, or None.
+        mix: corpora to learn from at once -> probability of a batch, the main one first; or None.
         overrides: group -> field -> value; None keeps the recipe's value.
         assignments: `group.key=value` texts, applied last.
-        exp_dir: output folder.
+        exp_dir: output folder; None: one below runs/, named after preset and corpus.
         data_dir: folder of prepared corpora.
+        manifest_dir: folder of the manifests of corpora that are no archives.
+        musan_dir: where noise is found; None: in manifest_dir.
+        bpe_model: vocabulary to use; None: made from the training transcripts.
         device: auto, cpu, cuda or mps.
         world_size: number of processes, or auto.
         tensorboard: whether TensorBoard events are written.
+        inf_check, print_diagnostics: see `RunOptions`.
         resume: auto or no.
         start_epoch: above 1: go on from epoch-(start_epoch - 1).pt.
         start_batch: above 0: go on from checkpoint-start_batch.pt.
@@ -88,50 +100,95 @@ def prepare_run(
     Raises:
         UserError: settings, data or checkpoints do not fit.
     """
-    config = _settings(preset, model_preset_name, overrides, assignments)
-    resume_from = _checkpoint_to_resume(exp_dir, resume, start_epoch, start_batch)
+    config = _settings(preset, corpus, mix, overrides, assignments)
+    if exp_dir is None:
+        is_plain = corpus is None and mix is None
+        corpora = "+".join(part.label for part in config.data.parts)
+        exp_dir = Path("runs") / (preset if is_plain else f"{corpora}-{preset}")
+    resume_from = None
+    # The checkpoints need not be on the machines of the others: see `train`.
+    if os.environ.get("RANK", "0") == "0":
+        resume_from = _checkpoint_to_resume(exp_dir, resume, start_epoch, start_batch)
     device = str(pick_device(device))
     num_processes = _choose_world_size(world_size, device)
-    tokenizer = _make_tokenizer(config.data, data_dir)
+    tokenizer = _tokenizer(config.data, data_dir, manifest_dir, bpe_model)
     return RunPlan(
         config=replace(config, vocabulary_hash=vocabulary_hash(tokenizer)),
         tokenizer=tokenizer,
         options=RunOptions(
             exp_dir=exp_dir,
             data_dir=data_dir,
+            manifest_dir=manifest_dir,
+            musan_dir=musan_dir or manifest_dir,
             device=device,
             tensorboard=tensorboard,
             resume_from=resume_from,
+            inf_check=inf_check,
+            print_diagnostics=print_diagnostics,
         ),
         world_size=num_processes,
     )
 
 
-def start_run(plan: RunPlan) -> None:
-    """Train as planned, in this process or in several of this machine."""
+def start_run(plan: RunPlan, *, max_restarts: int = 0, master_port: int = 0) -> None:
+    """Train as planned, in this process or in several of this machine.
+
+    Args:
+        plan: what `prepare_run` settled.
+        max_restarts: times that all processes are started again when one has died.
+        master_port: port on which they meet; 0: a free one.
+    """
     make_folder(plan.options.exp_dir)
     if _STARTED_BY_TORCHRUN in os.environ:  # this process is one of many already
         train(plan.config, plan.tokenizer, plan.options)
     else:
-        launch(plan.world_size, train, plan.config, plan.tokenizer, plan.options)
+        launch(
+            plan.world_size,
+            train,
+            plan.config,
+            plan.tokenizer,
+            plan.options,
+            max_restarts=max_restarts,
+            master_port=master_port,
+            advice=lambda: _how_to_go_on(plan.options.exp_dir),
+        )
+
+
+def _how_to_go_on(exp_dir: Path) -> str:
+    """The next step after a process was lost."""
+    newest = newest_checkpoint(exp_dir)
+    if newest is None:
+        return "there is no checkpoint yet: start again"
+    return f"go on from {newest.name} with --resume auto"
 
 
 def _settings(
     preset: str,
-    model_preset_name: str | None,
+    corpus: str | None,
+    mix: Mapping[str, float] | None,
     overrides: Mapping[str, Mapping[str, Any]],
     assignments: list[str],
 ) -> ExperimentConfig:
-    base = recipe(preset)
-    config = ExperimentConfig(model=base.model, train=base.train, data=base.data)
-    if model_preset_name is not None:
-        config = replace(config, model=model_preset(model_preset_name))
+    parts = mix_of(mix or {})
+    base = recipe(preset, corpus=parts[0].corpus if parts and corpus is None else corpus)
+    config = ExperimentConfig(
+        model=base.model, train=base.train, data=replace(base.data, mix=parts)
+    )
     merged = to_dict(config)
     for group, values in overrides.items():
-        merged[group].update({k: v for k, v in values.items() if v is not None})
+        chosen = {k: v for k, v in values.items() if v is not None}
+        foreign = sorted(chosen.keys() - merged[group].keys())
+        if foreign:
+            raise ConfigError(
+                f"--{foreign[0].replace('_', '-')} is no setting of a {base.model.encoder} model",
+                hint="choose another --preset, or leave it out",
+            )
+        merged[group].update(chosen)
     config = override(from_dict(ExperimentConfig, merged), assignments)
     # Right each for itself and wrong together.
-    warps_time = config.data.enable_spec_aug and config.data.spec_aug_time_warp_factor >= 1
+    warps_time = any(part.enable_spec_aug for part in config.data.parts) and (
+        config.data.spec_aug_time_warp_factor >= 1
+    )
     if config.train.frame_loss_scale > 0.0 and warps_time:
         raise ConfigError(
             "frame_loss_scale needs word times, which spec_aug_time_warp_factor would move",
@@ -189,10 +246,19 @@ def _choose_world_size(world_size: str, device: str) -> int:
     return int(world_size)
 
 
-def _make_tokenizer(data: DataConfig, data_dir: Path) -> Tokenizer:
-    """The tokenizer of the training transcripts."""
-    corpus = get_corpus(data.corpus, data_dir / data.corpus)
-    texts = [cut_text(cut) for cut in corpus.cuts("train")]
+def _tokenizer(
+    data: DataConfig, data_dir: Path, manifest_dir: Path, bpe_model: Path | None
+) -> Tokenizer:
+    """The vocabulary that is given, or that of the training transcripts of all corpora."""
+    if bpe_model is not None:
+        return load_tokenizer(bpe_model)
+    texts = [
+        cut_text(cut)
+        for part in data.parts
+        for cut in open_corpus(
+            part.corpus, data_dir, manifest_dir, selection=selection_of(data, part.corpus)
+        ).cuts("train")
+    ]
     if data.tokenizer == "words":
         return build_words(texts)
     if data.tokenizer == "chars":

@@ -10,7 +10,11 @@ __all__ = ["LossTotals", "format_totals"]
 
 @dataclass(frozen=True)
 class LossTotals:
-    """Losses in nats summed over utterances, and the encoder frames and utterances they cover."""
+    """Losses in nats summed over utterances, and what they cover.
+
+    `frames` counts encoder frames, `feature_frames` feature frames; `padding` sums up, over the
+    utterances, the share of their row in the batch that is padding.
+    """
 
     loss: float = 0.0
     simple_loss: float = 0.0
@@ -19,6 +23,8 @@ class LossTotals:
     frame_loss: float = 0.0
     frames: float = 0.0
     utterances: float = 0.0
+    feature_frames: float = 0.0
+    padding: float = 0.0
 
     def __add__(self, other: "LossTotals") -> "LossTotals":
         return LossTotals(*(a + b for a, b in zip(self.values(), other.values(), strict=True)))
@@ -43,8 +49,25 @@ class LossTotals:
         frames = max(self.frames, 1.0)
         return {name: value / frames for name, value in sums.items()}
 
+    def per_utterance(self) -> dict[str, float]:
+        """Mean length in feature frames and mean share of padding, by the original's names."""
+        utterances = max(self.utterances, 1.0)
+        return {
+            "utt_duration": self.feature_frames / utterances,
+            "utt_pad_proportion": self.padding / utterances,
+        }
+
 
 def format_totals(totals: LossTotals) -> str:
-    """`loss=0.1234, simple_loss=…, pruned_loss=…, over 5000.00 frames. ` as the original logs."""
+    """`loss=0.1234, …, over 5000.00 frames. utt_duration=…, over 40.00 utterances. `.
+
+    The form is that of the original's log.
+    """
     losses = ", ".join(f"{name}={value:.4g}" for name, value in totals.per_frame().items())
-    return f"{losses}, over {totals.frames:.2f} frames. "
+    shape = totals.per_utterance()
+    return (
+        f"{losses}, over {totals.frames:.2f} frames. "
+        f"utt_duration={shape['utt_duration']:.4g} frames, "
+        f"utt_pad_proportion={shape['utt_pad_proportion']:.4g}, "
+        f"over {totals.utterances:.2f} utterances. "
+    )

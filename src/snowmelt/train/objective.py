@@ -5,9 +5,12 @@ auxiliary heads into one module, which is what data-parallel training wraps.
 
 Invariant: auxiliary heads live beside the model: the model's state dict never knows them.
 
-Source: icefall, egs/librispeech/ASR/pruned_transducer_stateless7_streaming/{model,train}.py.
+Source: icefall, egs/librispeech/ASR: {model,train}.py of pruned_transducer_stateless7_streaming and
+of lstm_transducer_stateless2. One deliberate difference: at the batch between two steps of the
+stepped schedule the original gives the pruned loss its full weight, once.
 """
 
+import math
 from typing import Final, NamedTuple
 
 import torch
@@ -28,6 +31,7 @@ __all__ = [
     "StepLosses",
     "TransducerLosses",
     "TransducerObjective",
+    "delay_penalty_at",
     "loss_scales",
     "transducer_loss",
 ]
@@ -59,7 +63,8 @@ class StepLosses(NamedTuple):
     """Sums over the utterances of a batch whose losses are finite, in nats.
 
     `loss` carries the gradient; the others are detached. `is_finite` (N,) bool tells the
-    utterances that took part.
+    utterances that took part, `per_utterance` (4, N) the losses of all, in the order of
+    `LossScales`.
     """
 
     loss: Tensor
@@ -68,6 +73,7 @@ class StepLosses(NamedTuple):
     ctc_loss: Tensor
     frame_loss: Tensor
     is_finite: Tensor
+    per_utterance: Tensor
 
 
 def transducer_loss(
@@ -80,6 +86,9 @@ def transducer_loss(
     prune_range: int = 5,
     am_scale: float = 0.0,
     lm_scale: float = 0.25,
+    delay_penalty: float = 0.0,
+    head: str = "",
+    learns_pruned: bool = True,
 ) -> TransducerLosses:
     """Simple and pruned RNN-T loss of every utterance.
 
@@ -92,20 +101,24 @@ def transducer_loss(
         prune_range: symbols kept per frame in the pruned loss.
         am_scale: share of encoder-only scores in the simple loss.
         lm_scale: share of decoder-only scores in the simple loss.
+        delay_penalty: reward for every frame by which a token comes earlier, in both losses.
+        head: whose decoder and joiner; "" is the main one.
+        learns_pruned: whether the pruned loss carries a gradient.
 
     Returns:
         Losses per utterance in nats (not divided by lengths) and the encoder output.
     """
-    blank_id = model.decoder.blank_id
+    decoder, joiner, simple_am_proj, simple_lm_proj = model.head(head)
+    blank_id = decoder.blank_id
     encoder_out, encoder_out_lens = model.encoder(x, x_lens)
-    decoder_out = model.decoder(F.pad(y, (1, 0), value=blank_id), need_pad=True)  # (N, S+1, D)
+    decoder_out = decoder(F.pad(y, (1, 0), value=blank_id), need_pad=True)  # (N, S+1, D)
 
     boundary = torch.zeros((x.size(0), 4), dtype=torch.int64, device=x.device)
     boundary[:, 2] = y_lens
     boundary[:, 3] = encoder_out_lens
 
-    am = model.simple_am_proj(encoder_out)
-    lm = model.simple_lm_proj(decoder_out)
+    am = simple_am_proj(encoder_out)
+    lm = simple_lm_proj(decoder_out)
     # The lattice sums hundreds of terms: half precision would lose the alignment.
     with torch.autocast(device_type=x.device.type, enabled=False):
         simple_loss, (px_grad, py_grad) = rnnt_loss_smoothed(
@@ -116,43 +129,55 @@ def transducer_loss(
             lm_only_scale=lm_scale,
             am_only_scale=am_scale,
             boundary=boundary,
+            delay_penalty=delay_penalty,
             reduction="none",
             return_grad=True,
         )
     ranges = get_rnnt_prune_ranges(
         px_grad=px_grad, py_grad=py_grad, boundary=boundary, s_range=prune_range
     )
-    am_pruned, lm_pruned = do_rnnt_pruning(
-        am=model.joiner.encoder_proj(encoder_out),
-        lm=model.joiner.decoder_proj(decoder_out),
-        ranges=ranges,
-    )
-    logits = model.joiner(am_pruned, lm_pruned, project_input=False)  # (N, T, R, V)
-    with torch.autocast(device_type=x.device.type, enabled=False):
-        pruned_loss = rnnt_loss_pruned(
-            logits=_full_precision(logits),
-            symbols=y,
+    with torch.set_grad_enabled(learns_pruned and torch.is_grad_enabled()):
+        am_pruned, lm_pruned = do_rnnt_pruning(
+            am=joiner.encoder_proj(encoder_out),
+            lm=joiner.decoder_proj(decoder_out),
             ranges=ranges,
-            termination_symbol=blank_id,
-            boundary=boundary,
-            reduction="none",
         )
+        logits = joiner(am_pruned, lm_pruned, project_input=False)  # (N, T, R, V)
+        with torch.autocast(device_type=x.device.type, enabled=False):
+            pruned_loss = rnnt_loss_pruned(
+                logits=_full_precision(logits),
+                symbols=y,
+                ranges=ranges,
+                termination_symbol=blank_id,
+                boundary=boundary,
+                delay_penalty=delay_penalty,
+                reduction="none",
+            )
     return TransducerLosses(simple_loss, pruned_loss, encoder_out, encoder_out_lens)
 
 
-def loss_scales(config: TrainConfig, batch_idx_train: int) -> LossScales:
-    """Weights of the losses at batch `batch_idx_train` (from 1): the recipe's ramp."""
-    warm_step = config.scaled(config.warm_step)
-    ramp = min(1.0, batch_idx_train / warm_step)
+def loss_scales(config: TrainConfig, batch_idx_train: float) -> LossScales:
+    """Weights of the losses at batch `batch_idx_train` (from 1; infinity: the final ones)."""
     fade = 1.0
     if config.frame_loss_batches > 0.0:
         fade = max(0.0, 1.0 - batch_idx_train / config.scaled(config.frame_loss_batches))
-    return LossScales(
-        simple=1.0 - ramp * (1.0 - config.simple_loss_scale),
-        pruned=_FIRST_PRUNED_SCALE + (1.0 - _FIRST_PRUNED_SCALE) * ramp,
-        ctc=config.ctc_loss_scale,
-        frame=config.frame_loss_scale * fade,
-    )
+    ramp = min(1.0, batch_idx_train / config.scaled(config.warm_step))
+    simple = 1.0 - ramp * (1.0 - config.simple_loss_scale)
+    pruned = _FIRST_PRUNED_SCALE + (1.0 - _FIRST_PRUNED_SCALE) * ramp
+    if config.loss_schedule == "stepped":
+        warmup = batch_idx_train / config.scaled(config.model_warm_step)
+        simple = config.simple_loss_scale
+        pruned = 0.0 if warmup < 1.0 else _FIRST_PRUNED_SCALE if warmup < 2.0 else 1.0
+    return LossScales(simple, pruned, config.ctc_loss_scale, config.frame_loss_scale * fade)
+
+
+def delay_penalty_at(config: TrainConfig, batch_idx_train: int) -> float:
+    """The delay penalty of batch `batch_idx_train` (from 1): none at first, then a ramp."""
+    since_start = batch_idx_train - config.scaled(config.delay_penalty_start)
+    if since_start < 0.0:
+        return 0.0
+    ramp = config.scaled(config.delay_penalty_ramp)
+    return config.delay_penalty * (min(1.0, since_start / ramp) if ramp > 0.0 else 1.0)
 
 
 class TransducerObjective(nn.Module):
@@ -184,19 +209,26 @@ class TransducerObjective(nn.Module):
         y_lens: Tensor,
         frame_tokens: Tensor,
         batch_idx_train: int,
+        head: str = "",
     ) -> StepLosses:
-        """Losses of a batch.
+        """Losses of a batch; in evaluation mode with their final weights and no delay penalty.
 
         Args:
             x, x_lens, y, y_lens: as in `transducer_loss`.
             frame_tokens: (N, T') int64, the token spoken at each encoder frame, -100 where it is
                 not known; used by the frame loss only.
-            batch_idx_train: number of the batch, from 1: the place on the ramp of the weights.
+            batch_idx_train: number of the batch, from 1: the place in the schedules of the weights.
+            head: whose decoder and joiner; "" is the main one.
 
-        An utterance whose loss is not finite is left out of every sum.
+        An utterance whose loss is not finite is left out of every sum. A batch without utterances
+        has losses and gradients of zero: a process that has nothing to learn from still takes part
+        in a data-parallel step.
         """
+        if x.size(0) == 0:
+            return self._nothing(x)
         config = self.config
-        scales = loss_scales(config, batch_idx_train)
+        # The schedules of training would make losses of different epochs incomparable.
+        scales = loss_scales(config, batch_idx_train if self.training else math.inf)
         losses = transducer_loss(
             self.model,
             x,
@@ -206,6 +238,9 @@ class TransducerObjective(nn.Module):
             prune_range=config.prune_range,
             am_scale=config.am_scale,
             lm_scale=config.lm_scale,
+            delay_penalty=delay_penalty_at(config, batch_idx_train) if self.training else 0.0,
+            head=head,
+            learns_pruned=scales.pruned > 0.0,
         )
         ctc_loss = self._ctc_loss(losses, y, y_lens)
         frame_loss = self._frame_loss(losses, frame_tokens)
@@ -216,7 +251,14 @@ class TransducerObjective(nn.Module):
         sums = per_utterance.masked_fill(~is_finite, 0.0).sum(dim=1)
         total = (sums * sums.new_tensor(scales)).sum()
         simple, pruned, ctc, frame = sums.detach()
-        return StepLosses(total, simple, pruned, ctc, frame, is_finite)
+        return StepLosses(total, simple, pruned, ctc, frame, is_finite, per_utterance.detach())
+
+    def _nothing(self, x: Tensor) -> StepLosses:
+        zero = torch.zeros((), device=x.device)
+        # A sum of no numbers: zero, whatever the weights are.
+        total = zero + sum(p.flatten()[:0].sum() for p in self.parameters())
+        none = torch.zeros((len(LossScales._fields), 0), device=x.device)
+        return StepLosses(total, zero, zero, zero, zero, none[0].bool(), none)
 
     def _ctc_loss(self, losses: TransducerLosses, y: Tensor, y_lens: Tensor) -> Tensor:
         """CTC loss of every utterance, (N,); zero without a head."""

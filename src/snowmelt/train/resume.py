@@ -11,7 +11,7 @@ import copy
 import logging
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,32 +20,44 @@ from torch import nn
 
 from snowmelt.checkpoint.average import update_averaged_model
 from snowmelt.checkpoint.experiment import ExperimentConfig, numbered_checkpoints
-from snowmelt.checkpoint.files import load_checkpoint, peek_checkpoint, save_checkpoint
+from snowmelt.checkpoint.files import peek_checkpoint, save_checkpoint
 from snowmelt.core.config import to_dict
 from snowmelt.core.errors import CheckpointError
+from snowmelt.models.lstm.encoder import Lstm
 from snowmelt.models.regularisers import (
     load_regulariser_state,
     regulariser_state,
     set_batch_count,
 )
 from snowmelt.optim.eden import Eden
+from snowmelt.optim.eve import Eve
 from snowmelt.optim.scaled_adam import ScaledAdam
 from snowmelt.train.distributed import Ranks
 from snowmelt.train.metrics import LossTotals
 from snowmelt.train.objective import TransducerObjective
+from snowmelt.train.precision import Precision
 
-__all__ = ["Progress", "TrainState", "newest_checkpoint", "seed_batch"]
+__all__ = ["Optimizer", "Progress", "TrainState", "newest_checkpoint", "seed_batch"]
+
+Optimizer = ScaledAdam | Eve
 
 _logger = logging.getLogger(__name__)
 
 # Far enough apart that no batch of one rank draws what a batch of another rank drew.
 _RANK_STRIDE: Final = 1_000_000_007
 _SEED_STRIDE: Final = 1_000_003
+_MICRO_BATCH_STRIDE: Final = 3_000_000_019
 
-# The weights belong to these settings.
-_OF_THE_WEIGHTS: Final = ("model.", "features.", "min_tail_s", "vocabulary_hash")
+# The weights, and what the optimiser keeps for them, belong to these settings.
+_OF_THE_WEIGHTS: Final = (
+    "model.",
+    "features.",
+    "min_tail_s",
+    "train.optimizer",
+    "vocabulary_hash",
+)
 # The batches of an epoch follow from these.
-_OF_THE_BATCHES: Final = ("data.", "train.seed", "world_size")
+_OF_THE_BATCHES: Final = ("data.", "train.seed", "train.target_duration", "world_size")
 # These change nothing that is learnt from one batch.
 _OF_NO_INFLUENCE: Final = (
     "version",
@@ -54,14 +66,17 @@ _OF_NO_INFLUENCE: Final = (
     "train.log_interval",
     "train.num_epochs",
     "train.save_every_n",
+    "train.valid_interval",
 )
 
 
 @dataclass
 class Progress:
-    """Position in the run: `batch_idx_train` batches done in all, `batch` of them in this epoch.
+    """Position in the run: `batch_idx_train` steps done in all, `batch` of them in this epoch.
 
     `epoch` counts from 1; when an epoch is complete it is the next one, with `batch` 0.
+    `positions` says where the other corpora of a mix stood when this epoch began: corpus -> its own
+    epoch, and how many batches of that one are used.
     """
 
     epoch: int = 1
@@ -71,15 +86,22 @@ class Progress:
     best_valid_loss: float = float("inf")
     best_train_epoch: int = -1
     best_valid_epoch: int = -1
+    positions: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    @property
+    def first_step(self) -> int:
+        """Steps of the run before this epoch."""
+        return self.batch_idx_train - self.batch
 
 
 class TrainState:
-    """Model, averaged model, optimiser, scheduler and position of one run.
+    """Model, averaged model, optimiser, scheduler, loss scale and position of one run.
 
     Args:
         objective: holds the model that is trained and the auxiliary heads.
         optimizer: over the parameters of `objective`.
         scheduler: learning rates.
+        precision: holds the scale of the loss, where there is one.
         config: settings; its flat options go into the checkpoint as the original's do.
         ranks: this process among all; only the main one keeps the running mean of the model.
     """
@@ -87,23 +109,37 @@ class TrainState:
     def __init__(
         self,
         objective: TransducerObjective,
-        optimizer: ScaledAdam,
+        optimizer: Optimizer,
         scheduler: Eden,
+        precision: Precision,
         config: ExperimentConfig,
         ranks: Ranks,
     ) -> None:
         self.objective = objective
         self.optimizer = optimizer
         self.scheduler = scheduler
+        self.precision = precision
         self.config = config
         self.ranks = ranks
         self.progress = Progress()
-        self.totals = LossTotals()  # of this process's batches, decayed
+        # Of this process's batches, decayed: of all corpora under "", of each of several by label.
+        self.totals = {"": LossTotals()}
+        # Counts of utterances that were left out, see `BadUtterances`.
+        self.bad_utterances: dict[str, float] = {}
         # Float64 throughout: a mean over thousands of updates loses digits in float32.
         self.model_avg: nn.Module | None = (
             copy.deepcopy(objective.model).to(torch.float64) if ranks.is_main else None
         )
         self.set_batch_count()
+
+    def begin_step(self) -> int:
+        """Count a step that begins, and return its number, from 1."""
+        self.progress.batch_idx_train += 1
+        encoder = self.objective.model.encoder
+        if isinstance(encoder, Lstm):
+            warm_step = self.config.train.scaled(self.config.train.model_warm_step)
+            encoder.warmup = self.progress.batch_idx_train / warm_step
+        return self.progress.batch_idx_train
 
     def set_batch_count(self) -> None:
         """Tell the model's schedules how many batches of a full-size run are done."""
@@ -123,10 +159,11 @@ class TrainState:
             )
 
     def rank_state(self) -> dict[str, Any]:
-        """What differs between processes: the regularisers' counts and the loss totals."""
+        """What differs between processes: the regularisers' counts, and what they have seen."""
         return {
             "regularisers": regulariser_state(self.objective.model),
-            "totals": list(self.totals.values()),
+            "totals": {label: list(totals.values()) for label, totals in self.totals.items()},
+            "bad_utterances": dict(self.bad_utterances),
         }
 
     def save(self, path: Path, rank_states: Sequence[Mapping[str, Any]]) -> None:
@@ -161,20 +198,24 @@ class TrainState:
                 },
                 "optimizer": self.optimizer.state_dict(),
                 "scheduler": self.scheduler.state_dict(),
-                "grad_scaler": None,
+                "grad_scaler": self.precision.state_dict(),
                 "sampler": {"epoch": progress.epoch, "batch": progress.batch},
                 "snowmelt": {
                     "config": to_dict(self.config),
                     "model_avg": average,
-                    "progress": asdict(progress),
+                    "progress": _plain_progress(progress),
                     "ranks": list(rank_states),
                     "auxiliary_heads": self.objective.heads.state_dict(),
                 },
             },
         )
 
-    def load(self, path: Path) -> None:
+    def load(self, saved: Mapping[str, Any], path: Path) -> None:
         """Go on from a checkpoint of the same run.
+
+        Args:
+            saved: what `load_checkpoint` gave.
+            path: where it came from, for messages.
 
         Settings that decide the model must be those of the run; inside an epoch also those that
         decide its batches, and the number of processes. Others may change, which is logged.
@@ -182,10 +223,10 @@ class TrainState:
         Raises:
             CheckpointError: the file is damaged, or was written by another kind of run.
         """
-        saved = load_checkpoint(path)
         ours = _ours(saved, path)
         try:
             progress, rank_states = Progress(**ours["progress"]), ours["ranks"]
+            progress.positions = {k: (v[0], v[1]) for k, v in progress.positions.items()}
             self._check_settings(path, ours["config"], progress, len(rank_states))
             self.objective.model.load_state_dict(saved["model"], strict=True)
             if self.model_avg is not None:
@@ -193,10 +234,13 @@ class TrainState:
             self.objective.heads.load_state_dict(ours["auxiliary_heads"], strict=True)
             self.optimizer.load_state_dict(saved["optimizer"])
             self.scheduler.load_state_dict(saved["scheduler"])
+            self.precision.load_state_dict(saved["grad_scaler"])
             # At the start of an epoch there may be other processes than those that saved.
             mine = rank_states[min(self.ranks.rank, len(rank_states) - 1)]
             load_regulariser_state(self.objective.model, mine["regularisers"])
-            self.progress, self.totals = progress, LossTotals(*mine["totals"])
+            self.progress = progress
+            self.totals = {label: LossTotals(*sums) for label, sums in mine["totals"].items()}
+            self.bad_utterances = dict(mine["bad_utterances"])
         except CheckpointError:
             raise
         except (RuntimeError, ValueError, LookupError, AttributeError, TypeError) as error:
@@ -207,8 +251,9 @@ class TrainState:
             ) from error
         # The saved states bring their settings along; what the user asks for now goes before.
         self.scheduler.set_base_lr(self.config.train.base_lr)
-        for group in self.optimizer.param_groups:
-            group["clipping_scale"] = self.config.train.clipping_scale
+        if isinstance(self.optimizer, ScaledAdam):
+            for group in self.optimizer.param_groups:
+                group["clipping_scale"] = self.config.train.clipping_scale
         self.set_batch_count()
 
     def _check_settings(
@@ -236,13 +281,13 @@ class TrainState:
                 _logger.warning("%s was %s so far, from here on it is %s", name, old, new)
 
 
-def seed_batch(seed: int, batch_idx_train: int, rank: int) -> None:
-    """Make all random draws of one batch a function of (seed, batch number, rank).
+def seed_batch(seed: int, batch_idx_train: int, rank: int, micro_batch: int = 0) -> None:
+    """Make all random draws of one batch a function of (seed, step, rank, batch in the step).
 
     Structural draws (which layer is skipped, which chunk length) come from Python's generator and
     are equal on all ranks, so that no rank waits for another; dropout differs.
     """
-    base = seed * _SEED_STRIDE + batch_idx_train
+    base = seed * _SEED_STRIDE + batch_idx_train + micro_batch * _MICRO_BATCH_STRIDE
     random.seed(base)
     torch.manual_seed(base + rank * _RANK_STRIDE)
 
@@ -265,6 +310,10 @@ def newest_checkpoint(exp_dir: Path) -> Path | None:
         if numbered
     ]
     return max(last, key=_position, default=None)
+
+
+def _plain_progress(progress: Progress) -> dict[str, Any]:
+    return {**asdict(progress), "positions": {k: list(v) for k, v in progress.positions.items()}}
 
 
 def _position(path: Path) -> tuple[int, int]:

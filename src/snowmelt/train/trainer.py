@@ -17,13 +17,12 @@ import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 import torch.distributed as dist
-from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from snowmelt.checkpoint.experiment import (
@@ -31,44 +30,72 @@ from snowmelt.checkpoint.experiment import (
     numbered_checkpoints,
     save_experiment,
 )
+from snowmelt.checkpoint.files import load_checkpoint
 from snowmelt.core.config import to_dict
 from snowmelt.core.files import atomic_path, remove_leftovers
 from snowmelt.core.interrupt import stop_requests
 from snowmelt.core.log import setup_logging
 from snowmelt.core.progress import progress_bar
-from snowmelt.data.batch import AsrDataset, Batch
-from snowmelt.models.build import build_transducer, fold_feature_normalisation
-from snowmelt.models.regularisers import set_schedule_scale
-from snowmelt.optim.eden import Eden
-from snowmelt.optim.scaled_adam import ScaledAdam
-from snowmelt.presets.frames import FEATURE_FRAME_S, SUBSAMPLING_FACTOR
+from snowmelt.data.batch import Batch
+from snowmelt.data.mix import MixItem, MixPlan
+from snowmelt.models.build import fold_feature_normalisation
+from snowmelt.presets.frames import FEATURE_FRAME_S
 from snowmelt.text.tokenizer import Tokenizer
-from snowmelt.train.corpus import TrainingCorpus
-from snowmelt.train.distributed import Ranks, any_rank, process_group, sum_over_ranks
+from snowmelt.train.build import new_state
+from snowmelt.train.corpus import TrainingCorpora
+from snowmelt.train.diagnostics import Diagnostics
+from snowmelt.train.distributed import (
+    Ranks,
+    broadcast_from_main,
+    file_from_main,
+    process_group,
+    restart_count,
+    sum_over_ranks,
+)
+from snowmelt.train.fit import check_memory
+from snowmelt.train.guard import BadUtterances
 from snowmelt.train.history import History
+from snowmelt.train.inf_check import InfCheck
 from snowmelt.train.metrics import LossTotals, format_totals
-from snowmelt.train.objective import StepLosses, TransducerObjective
+from snowmelt.train.objective import TransducerObjective
 from snowmelt.train.prefetch import prefetched, reader_threads
-from snowmelt.train.resume import TrainState, seed_batch
+from snowmelt.train.resume import newest_checkpoint, seed_batch
+from snowmelt.train.step import Learner, batch_totals, compute_losses
 
 __all__ = ["RunOptions", "train"]
 
 _logger = logging.getLogger(__name__)
+
+# Batches whose statistics --print-diagnostics shows.
+_NUM_DIAGNOSTIC_STEPS: Final = 6
 
 
 @dataclass(frozen=True)
 class RunOptions:
     """Where and how a run is computed; nothing here changes what is learnt.
 
-    `device` is cpu, cuda or mps; `resume_from` is a checkpoint of the same run, or None to start
-    anew.
+    Attributes:
+        exp_dir: output folder.
+        data_dir: prepared corpora.
+        manifest_dir: manifests of corpora that are no archives.
+        musan_dir: noise to mix in.
+        device: cpu, cuda or mps.
+        tensorboard: whether TensorBoard events are written.
+        resume_from: a checkpoint of the same run, or None to start anew; the main process's
+            counts. Processes that were started again take the newest one.
+        inf_check: warn of the first module whose output or gradient is not finite.
+        print_diagnostics: print statistics of a few batches' tensors instead of training.
     """
 
     exp_dir: Path
     data_dir: Path
+    manifest_dir: Path = Path("data/fbank")
+    musan_dir: Path = Path("data/fbank")
     device: str = "cpu"
     tensorboard: bool = True
     resume_from: Path | None = None
+    inf_check: bool = False
+    print_diagnostics: bool = False
 
 
 def train(config: ExperimentConfig, tokenizer: Tokenizer, options: RunOptions) -> None:
@@ -80,6 +107,7 @@ def train(config: ExperimentConfig, tokenizer: Tokenizer, options: RunOptions) -
     """
     device = torch.device(options.device)
     with process_group(device) as ranks:
+        options = replace(options, resume_from=broadcast_from_main(lambda: _start(options), ranks))
         setup_logging(
             options.exp_dir / "log" / time.strftime("log-train-%Y-%m-%d-%H-%M-%S"),
             rank=ranks.rank,
@@ -93,10 +121,19 @@ def train(config: ExperimentConfig, tokenizer: Tokenizer, options: RunOptions) -
         if ranks.is_main:
             # Not before: a checkpoint that does not fit must not cost the settings it belongs to.
             save_experiment(options.exp_dir, config, tokenizer)
-            remove_leftovers(options.exp_dir, "*.pt")
+            for folder in ("", "lang", "tensorboard"):
+                remove_leftovers(options.exp_dir / folder, "*")
+        if options.print_diagnostics:
+            trainer.diagnose()
+            return
         with stop_requests() as stop_requested:
             trainer.run(stop_requested)
         _logger.info("Done!")
+
+
+def _start(options: RunOptions) -> Path | None:
+    """The checkpoint to go on from, if any."""
+    return newest_checkpoint(options.exp_dir) if restart_count() else options.resume_from
 
 
 class _Trainer:
@@ -116,27 +153,41 @@ class _Trainer:
         self._ranks = ranks
         # The first weights are the same on all ranks, before any batch is drawn.
         seed_batch(config.train.seed, 0, 0)
-        self._corpus = TrainingCorpus(config, tokenizer, options.data_dir, ranks)
+        self._data = TrainingCorpora(
+            config,
+            tokenizer,
+            ranks,
+            data_dir=options.data_dir,
+            manifest_dir=options.manifest_dir,
+            musan_dir=options.musan_dir,
+        )
         _logger.info("About to create model")
-        self._state = _new_state(config, tokenizer.vocab_size, device, ranks)
+        self._state = new_state(config, tokenizer.vocab_size, device, ranks)
         model = self._state.objective.model
         _logger.info("Number of model parameters: %d", sum(p.numel() for p in model.parameters()))
         if config.train.normalise_features and options.resume_from is None:
-            fold_feature_normalisation(model, *self._corpus.feature_statistics())
-        self._objective: nn.Module = self._state.objective
+            fold_feature_normalisation(model, *self._data.feature_statistics())
+        objective: TransducerObjective | DistributedDataParallel = self._state.objective
         if ranks.world_size > 1:
             # A remark on the strides of axes of length 1, which mean nothing.
             warnings.filterwarnings("ignore", message="Grad strides do not match bucket view")
-            # Dropped layers have no gradient, hence the search for unused parameters.
-            self._objective = DistributedDataParallel(
+            # Dropped layers and other corpora's heads have no gradient, hence the search for
+            # unused parameters.
+            objective = DistributedDataParallel(
                 self._state.objective,
                 find_unused_parameters=True,
                 forward_sync_buffers=False,
                 gradient_as_bucket_view=True,
             )
+        bad_utterances = BadUtterances(options.exp_dir)
         if options.resume_from is not None:
-            self._state.load(options.resume_from)
+            path = options.resume_from
+            # The file has to be on the main process's machine only.
+            with file_from_main(path, ranks, device) as readable:
+                self._state.load(load_checkpoint(readable), path)
+            bad_utterances.load(self._state.bad_utterances)
             _logger.info("Resuming from %s", options.resume_from)
+        self._learner = Learner(self._state, objective, device, bad_utterances)
 
     def run(self, stop_requested: threading.Event) -> None:
         """Train all epochs that are left, or until the event is set."""
@@ -151,88 +202,124 @@ class _Trainer:
                 tensorboard=self._options.tensorboard,
             ) as history,
             reader_threads(self._config.data.num_workers) as readers,
+            ExitStack() as stack,
         ):
+            if progress.batch == 0 and progress.epoch <= self._config.train.num_epochs:
+                check_memory(self._state, self._data, self._plan(), self._config, self._device)
+            if self._options.inf_check:
+                stack.enter_context(InfCheck(self._state.objective))
             for epoch in range(progress.epoch, self._config.train.num_epochs + 1):
                 self._train_epoch(epoch, readers, history)
                 self._end_epoch(epoch, readers, history)
 
+    def diagnose(self) -> None:
+        """Print statistics of a few batches' activations and gradients; nothing is saved."""
+        progress = self._state.progress
+        plan = self._plan()
+        with Diagnostics(self._state.objective) as diagnostics:
+            for step in plan.steps[progress.batch :][:_NUM_DIAGNOSTIC_STEPS]:
+                self._learner.step(self._data.read(step), head=self._data.head(step[0].stream))
+        if self._ranks.is_main:
+            print(diagnostics.report())
+
     def _train_epoch(self, epoch: int, readers: ThreadPoolExecutor, history: History) -> None:
-        state, train = self._state, self._config.train
-        state.progress.epoch = epoch
+        state, progress = self._state, self._state.progress
+        progress.epoch = epoch
         state.scheduler.step_epoch(epoch - 1)
-        dataset, batches = self._corpus.training_epoch(epoch)
-        first = state.progress.batch
+        plan = self._plan()
+        first = progress.batch
         started, audio_s = time.monotonic(), 0.0
         with ExitStack() as stack:
             bar = None
             if self._ranks.is_main:
-                description = f"epoch {epoch}/{train.num_epochs}"
-                bar = stack.enter_context(progress_bar(description, total=len(batches)))
+                description = f"epoch {epoch}/{self._config.train.num_epochs}"
+                bar = stack.enter_context(progress_bar(description, total=len(plan.steps)))
                 bar.advance(first)
-            for batch in self._read(dataset, batches[first:], epoch, readers):
-                current = self._train_batch(batch)
-                self._report(epoch, len(batch.cut_ids), current, history)
-                state.progress.batch += 1
-                self._save_if_due(history)
+            for step, batches in self._read(plan.steps[first:], readers):
+                stream = step[0].stream
+                label = self._data.label(stream)
+                current, is_stopping = self._learner.step(
+                    batches, head=self._data.head(stream), stop_requested=self._stop_requested
+                )
+                self._add_to_totals(label, current)
+                self._report(epoch, sum(len(b.cut_ids) for b in batches), current, label, history)
+                progress.batch += 1
+                self._validate_if_due(epoch, len(plan.steps), readers, history)
+                self._save_if_due(history, is_stopping=is_stopping)
                 if bar is not None:
-                    frames = float(batch.feature_lens.sum()) * self._ranks.world_size
-                    audio_s += frames * FEATURE_FRAME_S
+                    frames = sum(float(b.feature_lens.sum()) for b in batches)
+                    audio_s += frames * self._ranks.world_size * FEATURE_FRAME_S
                     speed = audio_s / (time.monotonic() - started)
-                    loss = state.totals.per_frame()["loss"]
+                    loss = state.totals[""].per_frame()["loss"]
                     bar.advance(1, note=f"loss {loss:.3f}  {speed:.0f} audio-s/s")
+        self._positions_after = plan.positions
 
-    def _read(
-        self,
-        dataset: AsrDataset,
-        batches: list[list[int]],
-        epoch: int,
-        readers: ThreadPoolExecutor,
-    ) -> Iterator[Batch]:
-        # One more than there are threads: each finds its next task when it has done one.
-        depth = self._config.data.num_workers + 1
-        return prefetched(
-            lambda indices: dataset.get(indices, epoch), batches, readers, depth=depth
+    def _plan(self) -> MixPlan:
+        """All steps of the present epoch."""
+        progress = self._state.progress
+        return self._data.plan(
+            progress.epoch, first_step=progress.first_step, positions=progress.positions
         )
 
-    def _train_batch(self, batch: Batch) -> LossTotals:
-        """Learn from one batch; its losses."""
-        state, train = self._state, self._config.train
-        state.progress.batch_idx_train += 1
-        batch_idx_train = state.progress.batch_idx_train
-        seed_batch(train.seed, batch_idx_train, self._ranks.rank)
-        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=train.use_bf16):
-            losses: StepLosses = self._objective(*self._to_device(batch), batch_idx_train)
-        losses.loss.backward()
-        # The forward of batch b saw the schedules at b - 1, as in the original.
-        state.set_batch_count()
-        state.scheduler.step_batch(batch_idx_train)
-        state.optimizer.step()
-        state.optimizer.zero_grad()
-        state.update_average()
-        current = _batch_totals(losses, batch)
-        state.totals = state.totals.decayed(train.reset_interval) + current
-        return current
+    def _read(
+        self, steps: list[tuple[MixItem, ...]], readers: ThreadPoolExecutor
+    ) -> Iterator[tuple[tuple[MixItem, ...], list[Batch]]]:
+        # One more than there are threads: each finds its next task when it has done one.
+        depth = self._config.data.num_workers + 1
+        yield from zip(steps, prefetched(self._data.read, steps, readers, depth=depth), strict=True)
 
-    def _report(self, epoch: int, batch_size: int, current: LossTotals, history: History) -> None:
-        """Record the batch that was just learnt from; now and then a line in the log."""
+    def _add_to_totals(self, label: str, current: LossTotals) -> None:
+        totals, interval = self._state.totals, self._config.train.reset_interval
+        for name in {"", label}:
+            totals[name] = totals.get(name, LossTotals()).decayed(interval) + current
+
+    def _report(
+        self, epoch: int, batch_size: int, current: LossTotals, label: str, history: History
+    ) -> None:
+        """Record the step that was just taken; now and then a line in the log."""
         state = self._state
         batch_idx_train, batch_idx = state.progress.batch_idx_train, state.progress.batch
-        lr = state.scheduler.get_lr()[0]
-        history.batch(batch_idx_train, epoch, current, lr)
+        lr, grad_scale = state.scheduler.get_lr()[0], state.precision.scale
+        history.batch(batch_idx_train, epoch, current, lr, label=label)
         if batch_idx % self._config.train.log_interval == 0:
+            corpora = "".join(
+                f"{name}_tot_loss[{format_totals(totals)}], "
+                for name, totals in sorted(state.totals.items())
+                if name
+            )
             # Batches count from 0 within the epoch, as in the original.
             _logger.info(
-                "Epoch %d, batch %d, loss[%s], tot_loss[%s], batch size: %d, lr: %.2e, ",
+                "Epoch %d, batch %d, %sloss[%s], tot_loss[%s], %sbatch size: %d, lr: %.2e, %s",
                 epoch,
                 batch_idx,
+                f"{label}_" if label else "",
                 format_totals(current),
-                format_totals(state.totals),
+                format_totals(state.totals[""]),
+                corpora,
                 batch_size,
                 lr,
+                "" if grad_scale is None else f"grad_scale: {grad_scale}",
             )
-            history.point(batch_idx_train, epoch, current=current, totals=state.totals, lr=lr)
+            history.point(
+                batch_idx_train,
+                epoch,
+                current=current,
+                totals=state.totals,
+                lr=lr,
+                label=label,
+                grad_scale=grad_scale,
+            )
 
-    def _save_if_due(self, history: History) -> None:
+    def _validate_if_due(
+        self, epoch: int, num_steps: int, readers: ThreadPoolExecutor, history: History
+    ) -> None:
+        """Validate now and then inside a long epoch; its end is validated anyway."""
+        train, progress = self._config.train, self._state.progress
+        is_due = progress.batch_idx_train % train.scaled_period(train.valid_interval) == 0
+        if is_due and progress.batch < num_steps:
+            self._validate(epoch, readers, history, mid_epoch=True)
+
+    def _save_if_due(self, history: History, *, is_stopping: bool) -> None:
         """Save now and then, and when the run shall stop, which ends it.
 
         Raises:
@@ -240,7 +327,6 @@ class _Trainer:
         """
         train, exp_dir = self._config.train, self._options.exp_dir
         done = self._state.progress.batch_idx_train
-        is_stopping = any_rank(self._stop_requested.is_set(), self._ranks, self._device)
         if is_stopping or done % train.scaled_period(train.save_every_n) == 0:
             self._save(history, exp_dir / f"checkpoint-{done}.pt")
             if self._ranks.is_main:
@@ -254,14 +340,12 @@ class _Trainer:
     def _end_epoch(self, epoch: int, readers: ThreadPoolExecutor, history: History) -> None:
         """Validate and save; the best epochs so far are saved under names of their own too."""
         state, progress, exp_dir = self._state, self._state.progress, self._options.exp_dir
-        valid = self._validate(readers)
-        history.validation(progress.batch_idx_train, epoch, valid)
-        _logger.info("Epoch %d, validation: %s", epoch, format_totals(valid))
+        valid = self._validate(epoch, readers, history)
         if self._device.type == "cuda":
             megabytes = torch.cuda.max_memory_allocated() // 1_000_000
             _logger.info("Maximum memory allocated so far is %dMB", megabytes)
         names = []
-        train_loss, valid_loss = state.totals.per_frame()["loss"], valid.per_frame()["loss"]
+        train_loss, valid_loss = state.totals[""].per_frame()["loss"], valid.per_frame()["loss"]
         if train_loss < progress.best_train_loss:
             progress.best_train_loss, progress.best_train_epoch = train_loss, epoch
             names.append("best-train-loss.pt")
@@ -270,35 +354,50 @@ class _Trainer:
             names.append("best-valid-loss.pt")
         # The file says where to go on: at the first batch of the next epoch.
         progress.epoch, progress.batch = epoch + 1, 0
+        progress.positions = self._positions_after
         # The epoch's own name comes last: as long as it is missing, all of this is done again.
         self._save(history, *(exp_dir / name for name in (*names, f"epoch-{epoch}.pt")))
 
-    def _validate(self, readers: ThreadPoolExecutor) -> LossTotals:
-        """Losses on the dev set, each process its share, in evaluation mode."""
+    def _validate(
+        self,
+        epoch: int,
+        readers: ThreadPoolExecutor,
+        history: History,
+        *,
+        mid_epoch: bool = False,
+    ) -> LossTotals:
+        """Losses on the dev sets of all corpora together; those of each are logged too."""
         _logger.info("Computing validation loss")
+        number = self._state.progress.batch_idx_train
+        together = LossTotals()
+        for stream in range(len(self._data.corpora)):
+            totals = self._dev_totals(stream, readers)
+            together = together + totals
+            label = self._data.label(stream)
+            if label:
+                history.validation(number, epoch, totals, label=label, mid_epoch=mid_epoch)
+                _logger.info("Epoch %d, validation of %s: %s", epoch, label, format_totals(totals))
+        history.validation(number, epoch, together, mid_epoch=mid_epoch)
+        _logger.info("Epoch %d, validation: %s", epoch, format_totals(together))
+        return together
+
+    def _dev_totals(self, stream: int, readers: ThreadPoolExecutor) -> LossTotals:
+        """Losses on one dev set, each process its share, in evaluation mode."""
+        state, head = self._state, self._data.head(stream)
         # Not the data-parallel wrapper: processes may have different numbers of batches.
-        objective = self._state.objective
-        dataset, batches = self._corpus.dev()
+        objective, number = state.objective, state.progress.batch_idx_train
+        dataset, batches = self._data.corpora[stream].dev()
         totals = LossTotals()
         objective.eval()
+        depth = self._config.data.num_workers + 1
         with torch.inference_mode():
-            for batch in self._read(dataset, batches, 0, readers):
-                losses = objective(*self._to_device(batch), self._state.progress.batch_idx_train)
-                totals = totals + _batch_totals(losses, batch)
+            for batch in prefetched(
+                lambda indices: dataset.get(indices, 0), batches, readers, depth=depth
+            ):
+                losses = compute_losses(objective, batch, number, head, state, self._device)
+                totals = totals + batch_totals(losses, batch)
         objective.train()
         return LossTotals(*sum_over_ranks(totals.values(), self._ranks, self._device))
-
-    def _to_device(self, batch: Batch) -> tuple[torch.Tensor, ...]:
-        return tuple(
-            t.to(self._device, non_blocking=True)
-            for t in (
-                batch.features,
-                batch.feature_lens,
-                batch.token_ids,
-                batch.token_lens,
-                batch.frame_tokens,
-            )
-        )
 
     def _save(self, history: History, *paths: Path) -> None:
         """Write one checkpoint under several names, in this order; all processes must call it."""
@@ -317,45 +416,3 @@ class _Trainer:
             _logger.info("Saving checkpoint to %s", path)
             with atomic_path(path) as temporary:
                 shutil.copyfile(first, temporary)
-
-
-def _new_state(
-    config: ExperimentConfig, vocab_size: int, device: torch.device, ranks: Ranks
-) -> TrainState:
-    train = config.train
-    model = build_transducer(config.model, vocab_size)
-    set_schedule_scale(model, train.schedule_scale)
-    objective = TransducerObjective(
-        model, train, encoder_dim=config.model.encoder_dims[-1], vocab_size=vocab_size
-    ).to(device)
-    names, parameters = zip(*objective.named_parameters(), strict=True)
-    optimizer = ScaledAdam(
-        list(parameters),
-        lr=train.base_lr,
-        clipping_scale=train.clipping_scale,
-        parameters_names=[list(names)],
-    )
-    scheduler = Eden(
-        optimizer,
-        lr_batches=train.scaled(train.lr_batches),
-        lr_epochs=train.lr_epochs,
-        warmup_batches=train.scaled(train.lr_warmup_batches),
-    )
-    return TrainState(objective, optimizer, scheduler, config, ranks)
-
-
-def _batch_totals(losses: StepLosses, batch: Batch) -> LossTotals:
-    is_finite = losses.is_finite.cpu()
-    if not bool(is_finite.all()):
-        bad = [c for c, ok in zip(batch.cut_ids, is_finite.tolist(), strict=True) if not ok]
-        _logger.warning("The loss of %s is not finite: left out", ", ".join(bad))
-    frames = (batch.feature_lens // SUBSAMPLING_FACTOR)[is_finite].sum()
-    return LossTotals(
-        loss=float(losses.loss.detach()),
-        simple_loss=float(losses.simple_loss),
-        pruned_loss=float(losses.pruned_loss),
-        ctc_loss=float(losses.ctc_loss),
-        frame_loss=float(losses.frame_loss),
-        frames=float(frames),
-        utterances=float(is_finite.sum()),
-    )

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snowmelt.core.errors import DataError
@@ -58,6 +58,7 @@ def test_splits_differ() -> None:
     assert [s.recordings for s in test] != [s.recordings for s in dev]
 
 
+@settings(deadline=None, derandomize=True)
 @given(
     num_speakers=st.integers(1, 3),
     per_speaker=st.integers(3, 60),

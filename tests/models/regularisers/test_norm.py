@@ -40,6 +40,14 @@ def test_eps_is_clamped_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     assert norm.eps.grad != 0.0
 
 
+def test_may_never_be_clamped_and_then_draws_nothing() -> None:
+    norm = BasicNorm(2, eps_min=-1.0, clamp_prob=0.0).train()
+    before = random.getstate()
+    norm(torch.tensor([[1.0, 0.0]])).sum().backward()
+    assert norm.eps.grad != 0.0
+    assert random.getstate() == before
+
+
 def test_without_learning_eps_is_a_buffer() -> None:
     norm = BasicNorm(2, learn_eps=False)
     assert list(norm.parameters()) == []

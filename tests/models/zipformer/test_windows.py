@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from snowmelt.models.features import make_pad_mask
 from snowmelt.models.zipformer.windows import (
     Windows,
     chunk_windows,
@@ -11,7 +12,6 @@ from snowmelt.models.zipformer.windows import (
     forbidden_keys,
     full_windows,
     lens_at,
-    make_pad_mask,
     subsequent_chunk_mask,
     with_mask,
 )
@@ -96,9 +96,3 @@ def test_dense_windows_join_both_masks() -> None:
 
 def test_lengths_round_up() -> None:
     assert lens_at(torch.tensor([0, 1, 7, 8, 9]), 8).tolist() == [0, 1, 1, 1, 2]
-
-
-def test_pad_mask_is_as_long_as_the_longest_or_as_asked() -> None:
-    lengths = torch.tensor([1, 3])
-    assert make_pad_mask(lengths).tolist() == [[False, True, True], [False, False, False]]
-    assert make_pad_mask(lengths, 4)[1].tolist() == [False, False, False, True]

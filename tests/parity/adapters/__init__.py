@@ -18,6 +18,7 @@ _MODULES = (
     "scaling",
     "transducer_parts",
     "zipformer",
+    "lstm",
     "loss",
     "optim",
     "features",

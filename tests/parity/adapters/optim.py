@@ -1,9 +1,11 @@
-"""Kinds optim.*: ScaledAdam, Eden and the averaging of models."""
+"""Kinds optim.*: ScaledAdam, Eve, Eden and the averaging of models."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from snowmelt.checkpoint.average import (
     average_checkpoints,
@@ -11,6 +13,7 @@ from snowmelt.checkpoint.average import (
     update_averaged_model,
 )
 from snowmelt.optim.eden import Eden
+from snowmelt.optim.eve import Eve
 from snowmelt.optim.scaled_adam import ScaledAdam
 from tests.parity.cases import Run
 
@@ -18,6 +21,12 @@ __all__ = ["KINDS"]
 
 
 def _scaled_adam(run: Run) -> dict[str, Any]:
+    names = run.params["parameter_order"]
+    return _steps(run, lambda p, **options: ScaledAdam(p, parameters_names=[names], **options))
+
+
+def _steps(run: Run, make: Callable[..., Optimizer]) -> dict[str, Any]:
+    """Values of all parameters after every step with the given gradients."""
     params = run.params
     inputs = run.inputs()
     names = params["parameter_order"]
@@ -25,7 +34,7 @@ def _scaled_adam(run: Run) -> dict[str, Any]:
     no_options = ("steps", "parameter_order", "no_gradient")
     options = {name: value for name, value in params.items() if name not in no_options}
     options["betas"] = tuple(options["betas"])
-    optimizer = ScaledAdam(parameters.values(), parameters_names=[names], **options)
+    optimizer = make(list(parameters.values()), **options)
     values: dict[str, list[Tensor]] = {name: [] for name in names}
     for step in range(params["steps"]):
         if inputs.get("lr") is not None:
@@ -37,6 +46,10 @@ def _scaled_adam(run: Run) -> dict[str, Any]:
         for name, parameter in parameters.items():
             values[name].append(parameter.detach().clone())
     return {"params": {name: torch.stack(steps) for name, steps in values.items()}}
+
+
+def _eve(run: Run) -> dict[str, Any]:
+    return _steps(run, Eve)
 
 
 def _eden(run: Run) -> dict[str, Any]:
@@ -86,5 +99,6 @@ def _averaging(run: Run) -> dict[str, Any]:
 KINDS = {
     "optim.averaging": _averaging,
     "optim.scaled_adam": _scaled_adam,
+    "optim.eve": _eve,
     "optim.eden": _eden,
 }

@@ -1,4 +1,4 @@
-"""Kinds scaling.*: what training adds to the Zipformer's gradients."""
+"""Kinds scaling.*: what training adds to the encoders' gradients, and layers with scales."""
 
 import random
 from typing import Any
@@ -6,17 +6,27 @@ from unittest import mock
 
 import pytest
 import torch
+from torch import Tensor, nn
 
+from snowmelt.models.lstm.projected import ScaledLstm
 from snowmelt.models.regularisers import (
     ActivationBalancer,
     BasicNorm,
     MaxEig,
+    ThresholdBalancer,
     Whiten,
     double_swish,
+    filter_gradients,
     penalize_abs_values_gt,
     random_clamp,
     softmax,
     whitening_metric,
+)
+from snowmelt.models.scaled_layers import (
+    ScaledConv1d,
+    ScaledConv2d,
+    ScaledEmbedding,
+    ScaledLinear,
 )
 from tests.parity.adapters.gradients import call_with_gradients
 from tests.parity.cases import Run
@@ -57,6 +67,58 @@ def _activation_balancer(run: Run) -> dict[str, Any]:
     assert balancer.current_prob() == pytest.approx(run.params["prob"])
     with _draws(run.params["random_draw"]):
         return call_with_gradients(run, balancer)
+
+
+def _threshold_balancer(run: Run) -> dict[str, Any]:
+    names = ["min_positive", "max_positive", "min_abs", "max_abs", "max_factor", "balance_prob"]
+    balancer = ThresholdBalancer(**_arguments(run, "channel_dim", *names)).train()
+    with _draws(run.params["random_draw"]):
+        return call_with_gradients(run, balancer)
+
+
+def _gradient_filter(run: Run) -> dict[str, Any]:
+    assert run.params["batch_dim"] == 1
+    inputs = run.inputs()
+    grad_x, grad_w = inputs.pop("grad_output"), inputs.pop("grad_output.w")
+    x, w = inputs["x"].clone().requires_grad_(), inputs["w"].clone().requires_grad_()
+    same_x, (same_w,) = filter_gradients(run.params["threshold"], x, [w])
+    torch.autograd.backward([same_x, same_w], [grad_x, grad_w])
+    return {"grad.x": x.grad, "grad.w": w.grad}
+
+
+_SCALED_LAYERS: dict[str, tuple[type[nn.Module], tuple[str, ...]]] = {
+    "ScaledLinear": (
+        ScaledLinear,
+        ("in_features", "out_features", "bias", "initial_scale", "initial_speed"),
+    ),
+    "ScaledConv1d": (
+        ScaledConv1d,
+        ("in_channels", "out_channels", "kernel_size", "stride", "padding", "groups", "bias"),
+    ),
+    "ScaledConv2d": (
+        ScaledConv2d,
+        ("in_channels", "out_channels", "kernel_size", "stride", "padding", "groups", "bias"),
+    ),
+    "ScaledEmbedding": (ScaledEmbedding, ("num_embeddings", "embedding_dim")),
+    "ScaledLSTM": (
+        ScaledLstm,
+        ("input_size", "hidden_size", "proj_size", "grad_norm_threshold"),
+    ),
+}
+
+
+def _scaled_layers(run: Run) -> dict[str, Any]:
+    kind, names = _SCALED_LAYERS[run.params["class"]]
+    layer = kind(**_arguments(run, *names)).train()
+    layer.load_state_dict(run.weights())
+
+    def call(x: Tensor) -> Any:
+        if not isinstance(layer, ScaledLstm):
+            return layer(x)
+        size = layer.output_size, layer.hidden_size
+        return layer(x, *(x.new_zeros(x.size(1), width) for width in size))
+
+    return call_with_gradients(run, call, module=layer)
 
 
 def _whiten(run: Run) -> dict[str, Any]:
@@ -119,6 +181,9 @@ KINDS = {
     "scaling.lstm_double_swish": _double_swish,
     "scaling.basic_norm": _basic_norm,
     "scaling.activation_balancer": _activation_balancer,
+    "scaling.lstm_activation_balancer": _threshold_balancer,
+    "scaling.lstm_gradient_filter": _gradient_filter,
+    "scaling.lstm_scaled_layers": _scaled_layers,
     "scaling.whiten": _whiten,
     "scaling.max_eig": _max_eig,
     "scaling.random_clamp": _random_clamp,

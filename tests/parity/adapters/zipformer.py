@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import snowmelt.models.zipformer.encoder as encoder_module
+from snowmelt.models.features import make_pad_mask
 from snowmelt.models.zipformer.attention import RelPositionalEncoding
 from snowmelt.models.zipformer.caches import LayerCache
 from snowmelt.models.zipformer.encoder import Zipformer
@@ -25,7 +26,6 @@ from snowmelt.models.zipformer.subsampling import Conv2dSubsampling
 from snowmelt.models.zipformer.windows import (
     dense_windows,
     full_windows,
-    make_pad_mask,
     subsequent_chunk_mask,
 )
 from tests.parity.adapters.gradients import call_with_gradients

@@ -1,21 +1,35 @@
 """Which corpora are there, and what can be asked of each?
 
-A corpus lives in a folder that `prepare` fills from an archive; `cuts` then gives lhotse cuts.
+A small corpus lives in a folder that its `prepare` fills from an archive; a large one in a folder
+of lhotse manifests, which may be shared with others. `cuts` then gives lhotse cuts.
 
-Invariant: every corpus answers the same two calls; nobody above asks which corpus it is.
+Invariant: every corpus answers the same calls; nobody above asks which corpus it is.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Final, Literal, Protocol
+from typing import Final, Protocol
 
 from lhotse import CutSet
 
 from snowmelt.core.errors import DataError
 from snowmelt.data.corpora.an4 import An4Corpus
 from snowmelt.data.corpora.digits import DigitsCorpus
+from snowmelt.data.corpora.gigaspeech import gigaspeech
+from snowmelt.data.corpora.librispeech import librispeech
+from snowmelt.data.corpora.manifests import PartSelection
+from snowmelt.presets.data import DataConfig
 
-__all__ = ["Corpus", "corpus_names", "get_corpus"]
+__all__ = [
+    "ArchiveCorpus",
+    "Corpus",
+    "PartSelection",
+    "corpus_names",
+    "get_corpus",
+    "manifest_corpus_names",
+    "open_corpus",
+    "selection_of",
+]
 
 
 class Corpus(Protocol):
@@ -23,7 +37,31 @@ class Corpus(Protocol):
 
     @property
     def name(self) -> str:
-        """What `get_corpus` calls it."""
+        """What `open_corpus` calls it."""
+
+    @property
+    def varies_with_epoch(self) -> bool:
+        """Whether `cuts` composes new training utterances for each epoch."""
+
+    @property
+    def test_sets(self) -> tuple[str, ...]:
+        """Names of the test sets, which `cuts` knows too; "test" is all of them together."""
+
+    def cuts(self, split: str, epoch: int = 0) -> CutSet:
+        """The utterances of a split: 16 kHz, mono, in memory (all but the sound itself).
+
+        Args:
+            split: train, dev, test, or one of the test sets.
+            epoch: number of the training epoch: a corpus may compose new utterances for each.
+                Dev and test never depend on it.
+
+        Raises:
+            DataError: the corpus is not prepared, or has no such split.
+        """
+
+
+class ArchiveCorpus(Corpus, Protocol):
+    """A corpus that comes as one archive."""
 
     def prepare(self, archive: Path | None = None) -> None:
         """Fill the corpus's folder; does nothing when it already holds this archive.
@@ -36,32 +74,30 @@ class Corpus(Protocol):
             DataError: the archive is missing or damaged, or the folder holds something else.
         """
 
-    def cuts(self, split: Literal["train", "dev", "test"], epoch: int = 0) -> CutSet:
-        """The utterances of a split: 16 kHz, mono, in memory (all but the sound itself).
-
-        Args:
-            split: which part.
-            epoch: number of the training epoch: a corpus may compose new utterances for each.
-                Dev and test never depend on it.
-
-        Raises:
-            DataError: the corpus is not prepared.
-        """
-
 
 # What makes a corpus of its folder and the seed of the utterances it composes.
-_CORPORA: Final[dict[str, Callable[[Path, int], Corpus]]] = {
+_ARCHIVE_CORPORA: Final[dict[str, Callable[[Path, int], ArchiveCorpus]]] = {
     "an4": lambda folder, seed: An4Corpus(folder),
     "digits": lambda folder, seed: DigitsCorpus(folder, seed=seed),
 }
 
+_MANIFEST_CORPORA: Final[dict[str, Callable[[Path, PartSelection], Corpus]]] = {
+    "librispeech": librispeech,
+    "gigaspeech": gigaspeech,
+}
+
 
 def corpus_names() -> tuple[str, ...]:
-    """Names that `get_corpus` knows."""
-    return tuple(_CORPORA)
+    """Names of the corpora that come as an archive: those that `get_corpus` knows."""
+    return tuple(_ARCHIVE_CORPORA)
 
 
-def get_corpus(name: str, folder: Path, *, seed: int = 42) -> Corpus:
+def manifest_corpus_names() -> tuple[str, ...]:
+    """Names of the corpora that are read from manifests."""
+    return tuple(_MANIFEST_CORPORA)
+
+
+def get_corpus(name: str, folder: Path, *, seed: int = 42) -> ArchiveCorpus:
     """The corpus called `name` in `folder` (for example data/digits), prepared or not.
 
     Args:
@@ -72,6 +108,51 @@ def get_corpus(name: str, folder: Path, *, seed: int = 42) -> Corpus:
     Raises:
         DataError: there is no such corpus.
     """
-    if name not in _CORPORA:
-        raise DataError(f"there is no corpus {name!r}", f"choose {' or '.join(_CORPORA)}")
-    return _CORPORA[name](folder, seed)
+    if name not in _ARCHIVE_CORPORA:
+        raise _unknown(name, _ARCHIVE_CORPORA)
+    return _ARCHIVE_CORPORA[name](folder, seed)
+
+
+def open_corpus(
+    name: str,
+    data_dir: Path,
+    manifest_dir: Path,
+    *,
+    seed: int = 42,
+    selection: PartSelection | None = None,
+) -> Corpus:
+    """Any corpus, to be read.
+
+    Args:
+        name: one of `corpus_names()` and `manifest_corpus_names()`.
+        data_dir: a corpus that comes as an archive is in the folder of its name below.
+        manifest_dir: holds the manifests of the others.
+        seed: seed of training utterances that are composed anew for each epoch.
+        selection: parts of a corpus in manifests; None: the usual ones.
+
+    Raises:
+        DataError: there is no such corpus.
+        ConfigError: `selection` contradicts itself.
+    """
+    if name in _MANIFEST_CORPORA:
+        return _MANIFEST_CORPORA[name](manifest_dir, selection or PartSelection())
+    if name not in _ARCHIVE_CORPORA:
+        raise _unknown(name, [*_ARCHIVE_CORPORA, *_MANIFEST_CORPORA])
+    return get_corpus(name, data_dir / name, seed=seed)
+
+
+def selection_of(data: DataConfig, corpus: str) -> PartSelection:
+    """Which parts of a corpus the settings ask for; names of parts are the main corpus's."""
+    if corpus != data.corpus:
+        return PartSelection(full_libri=data.full_libri)
+    return PartSelection(
+        full_libri=data.full_libri,
+        mini_libri=data.mini_libri,
+        train_parts=data.train_parts,
+        dev_parts=data.dev_parts,
+        test_parts=data.test_parts,
+    )
+
+
+def _unknown(name: str, known: Iterable[str]) -> DataError:
+    return DataError(f"there is no corpus {name!r}", f"choose {' or '.join(known)}")

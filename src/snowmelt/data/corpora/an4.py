@@ -8,13 +8,13 @@ Invariant: the official test set is complete and untouched; no speaker is in two
 
 from collections import defaultdict
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from lhotse import CutSet, MonoCut
 
 from snowmelt.audio.resample import resample
 from snowmelt.core.progress import progress_bar
-from snowmelt.data.corpora.folder import Archive, fill_folder, load_cuts
+from snowmelt.data.corpora.folder import Archive, fill_folder, load_split
 from snowmelt.data.corpora.wav import SAMPLE_RATE, to_int16, whole_file_cut, write_wav
 
 __all__ = ["An4Corpus"]
@@ -33,6 +33,8 @@ class An4Corpus:
     """
 
     name: Final = "an4"
+    varies_with_epoch: Final = False
+    test_sets: Final = ("test",)
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -41,9 +43,9 @@ class An4Corpus:
         """Decode all utterances to 16-bit WAV and write the manifests of the three splits."""
         fill_folder(self._folder, self.name, archive, _LAYOUT, _build)
 
-    def cuts(self, split: Literal["train", "dev", "test"], epoch: int = 0) -> CutSet:
+    def cuts(self, split: str, epoch: int = 0) -> CutSet:
         """857 cuts for train, 91 for dev, 130 for test, the same in every epoch."""
-        return load_cuts(self._folder, f"cuts_{split}.jsonl.gz")
+        return load_split(self._folder, split)
 
 
 def _build(archive: Archive, folder: Path) -> None:

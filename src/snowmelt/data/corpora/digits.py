@@ -10,7 +10,7 @@ Invariant: levels are the recordings' own, pauses are digital silence, word time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,7 @@ from snowmelt.data.corpora.digit_strings import (
     fixed_strings,
     strings_table,
 )
-from snowmelt.data.corpora.folder import Archive, fill_folder, load_cuts
+from snowmelt.data.corpora.folder import Archive, fill_folder, load_cuts, load_split
 from snowmelt.data.corpora.wav import SAMPLE_RATE, to_int16, whole_file_cut, write_wav
 
 __all__ = ["DigitsCorpus"]
@@ -48,6 +48,8 @@ class DigitsCorpus:
     """
 
     name: Final = "digits"
+    varies_with_epoch: Final = True
+    test_sets: Final = ("test",)
 
     def __init__(self, folder: Path, *, seed: int = 42) -> None:
         self._folder = folder
@@ -58,10 +60,10 @@ class DigitsCorpus:
         """Resample all recordings to 16 kHz and render the dev and test strings."""
         fill_folder(self._folder, self.name, archive, _LAYOUT, _build)
 
-    def cuts(self, split: Literal["train", "dev", "test"], epoch: int = 0) -> CutSet:
+    def cuts(self, split: str, epoch: int = 0) -> CutSet:
         """Dev and test: 150 and 200 cuts. Train: about 480 strings, new ones in each epoch."""
         if split != "train":
-            return load_cuts(self._folder, f"cuts_{split}.jsonl.gz")
+            return load_split(self._folder, split)
         if not self._train_recordings:
             cuts = load_cuts(self._folder, "recordings_train.jsonl.gz")
             self._train_recordings = {cut.id: cut for cut in cuts}

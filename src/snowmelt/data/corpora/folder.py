@@ -31,9 +31,11 @@ __all__ = [
     "Archive",
     "fill_folder",
     "load_cuts",
+    "load_split",
 ]
 
 _STAMP: Final = "prepared.json"
+_SPLITS: Final = ("train", "dev", "test")
 # A preparation takes seconds: what is older than this was left by one that was killed.
 _LEFTOVER_S: Final = 3600.0
 
@@ -163,6 +165,17 @@ def fill_folder(
             raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
     finally:
         archive.close()
+
+
+def load_split(folder: Path, split: str) -> CutSet:
+    """Cuts of one of the splits train, dev and test of a prepared folder.
+
+    Raises:
+        DataError: as `load_cuts`, or there is no such split.
+    """
+    if split not in _SPLITS:
+        raise DataError(f"there is no split {split!r}", f"choose {', '.join(_SPLITS)}")
+    return load_cuts(folder, f"cuts_{split}.jsonl.gz")
 
 
 def load_cuts(folder: Path, manifest: str) -> CutSet:

@@ -1,5 +1,8 @@
 """How are a channel's signs and sizes kept in bounds?
 
+`ActivationBalancer` is the Zipformer's; what it shares with the older `ThresholdBalancer` are the
+statistics of a channel and the change of the gradient.
+
 Invariant: the forward direction is the identity; only the gradient changes, and only in training.
 
 Source: icefall, egs/librispeech/ASR/pruned_transducer_stateless7/scaling.py.
@@ -14,7 +17,7 @@ from torch import Tensor, nn
 
 from snowmelt.models.regularisers.common import acts, apply_function, cpu_kernels_usable, widened
 
-__all__ = ["ActivationBalancer"]
+__all__ = ["ActivationBalancer", "balance_gradient", "channel_statistics"]
 
 
 class _BalancerFunction(torch.autograd.Function):
@@ -46,7 +49,23 @@ class _BalancerFunction(torch.autograd.Function):
         return torch.addcmul(grad, grad.abs(), factor.to(grad.dtype), value=-1.0), None, None, None
 
 
-def _statistics(x: Tensor, channel_dim: int) -> tuple[Tensor, Tensor]:
+def balance_gradient(
+    x: Tensor, channel_dim: int, factor_above: Tensor, factor_below: Tensor
+) -> Tensor:
+    """``x`` whose gradient g becomes g - |g| * (factor_above where x > 0, else factor_below).
+
+    Args:
+        x: any shape, with C channels at ``channel_dim``.
+        channel_dim: which axis holds the channels.
+        factor_above, factor_below: (C,).
+    """
+    # Asking a GPU would make Python wait for it.
+    if x.device.type == "cpu" and not (factor_above.any() or factor_below.any()):
+        return x
+    return apply_function(_BalancerFunction, x, channel_dim, factor_above, factor_below)
+
+
+def channel_statistics(x: Tensor, channel_dim: int) -> tuple[Tensor, Tensor]:
     """Mean absolute value and share of positive values of each channel, (C,) each."""
     if cpu_kernels_usable(x):
         from snowmelt.models import cpu_kernels
@@ -125,14 +144,10 @@ class ActivationBalancer(nn.Module):
     def _balanced(self, x: Tensor, prob: float) -> Tensor:
         assert x.size(self.channel_dim) == self.num_channels, (x.shape, self.channel_dim)
         with torch.no_grad():
-            mean_abs, share = _statistics(x, self.channel_dim)
+            mean_abs, share = channel_statistics(x, self.channel_dim)
             half_scale = 0.5 * self._scale_factor(mean_abs, prob)
             sign = self._sign_factor(share, prob)
-            above, below = sign + half_scale, sign - half_scale
-        # Asking a GPU would make Python wait for it.
-        if x.device.type == "cpu" and not (above.any() or below.any()):
-            return x
-        return apply_function(_BalancerFunction, x, self.channel_dim, above, below)
+        return balance_gradient(x, self.channel_dim, sign + half_scale, sign - half_scale)
 
     def _scale_factor(self, mean_abs: Tensor, prob: float) -> Tensor:
         """Positive where a channel is too small, negative where it is too large."""

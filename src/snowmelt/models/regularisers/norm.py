@@ -45,7 +45,8 @@ class BasicNorm(nn.Module):
         channel_dim: which axis holds the channels.
         eps: starting value; the parameter ``eps`` () is its logarithm.
         learn_eps: False makes ``eps`` a buffer.
-        eps_min, eps_max: in training the logarithm is clamped here with probability 0.25.
+        eps_min, eps_max: in training the logarithm is clamped here with probability
+        clamp_prob: this; 0: never.
     """
 
     eps: Tensor
@@ -58,12 +59,14 @@ class BasicNorm(nn.Module):
         learn_eps: bool = True,
         eps_min: float = -3.0,
         eps_max: float = 3.0,
+        clamp_prob: float = 0.25,
     ) -> None:
         super().__init__()
         self.num_channels = num_channels
         self.channel_dim = channel_dim
         self.eps_min = eps_min
         self.eps_max = eps_max
+        self.clamp_prob = clamp_prob
         log_eps = torch.tensor(eps).log()
         if learn_eps:
             self.eps = nn.Parameter(log_eps)
@@ -80,6 +83,6 @@ class BasicNorm(nn.Module):
     @torch.jit.unused
     def _training_forward(self, x: Tensor) -> Tensor:
         eps = self.eps
-        if torch.is_grad_enabled():
-            eps = clamp_sometimes(eps, self.eps_min, self.eps_max, prob=0.25)
+        if self.clamp_prob > 0.0 and torch.is_grad_enabled():
+            eps = clamp_sometimes(eps, self.eps_min, self.eps_max, prob=self.clamp_prob)
         return apply_function(_BasicNormFunction, x, eps.exp(), self.channel_dim)

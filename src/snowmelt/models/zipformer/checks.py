@@ -1,11 +1,10 @@
-"""Which input and which settings does the encoder refuse, and what does it say?
+"""Which settings and which streams does the Zipformer refuse, and what does it say?
 
 Invariant: nothing is computed here; each function returns None or raises a one-line UserError.
 """
 
 import math
 from collections.abc import Sequence
-from typing import Final
 
 from torch import Tensor
 
@@ -13,42 +12,10 @@ from snowmelt.core.errors import ConfigError, DataError
 from snowmelt.models.zipformer.caches import ZipformerState
 
 __all__ = [
-    "MIN_FEATURE_FRAMES",
     "check_chunk_size",
-    "check_features",
     "check_left_context",
     "check_streams",
-    "check_utterances",
 ]
-
-# The embedding needs 9 feature frames for its first output.
-MIN_FEATURE_FRAMES: Final = 9
-
-
-def check_features(x: Tensor, num_features: int) -> None:
-    """x must be (N, T, num_features)."""
-    if x.dim() != 3 or x.size(2) != num_features:
-        raise DataError(
-            f"features must be (N, T, {num_features}), got {tuple(x.shape)}",
-            "add a batch axis, or compute the features that the model was trained on",
-        )
-
-
-def check_utterances(x: Tensor, x_lens: Tensor) -> None:
-    """Every length must give a frame and be within x (N, T, F)."""
-    too_short = x_lens < MIN_FEATURE_FRAMES
-    if bool(too_short.any()):
-        n = int(too_short.nonzero()[0])
-        raise DataError(
-            f"utterance {n} of the batch has {int(x_lens[n])} feature frames, the encoder needs "
-            f"at least {MIN_FEATURE_FRAMES}",
-            "drop utterances shorter than 90 ms",
-        )
-    if int(x_lens.max()) > x.size(1):
-        raise DataError(
-            f"an utterance of {int(x_lens.max())} feature frames in a batch of {x.size(1)} frames",
-            "x_lens counts the frames of each utterance before padding",
-        )
 
 
 def check_chunk_size(chunk_size: int, factors: Sequence[int]) -> None:

@@ -10,21 +10,20 @@ but the weights: every random draw is from Python's or torch's global generator.
 Source: icefall, egs/librispeech/ASR/pruned_transducer_stateless7_streaming/zipformer.py.
 """
 
-import math
 from typing import Final, cast
 
 import torch
 from torch import Tensor, nn
 
-from snowmelt.models.zipformer.caches import StackState, ZipformerState
-from snowmelt.models.zipformer.checks import (
+from snowmelt.models.features import (
     MIN_FEATURE_FRAMES,
-    check_chunk_size,
     check_features,
-    check_left_context,
-    check_streams,
     check_utterances,
+    fill_padding,
+    make_pad_mask,
 )
+from snowmelt.models.zipformer.caches import StackState, ZipformerState
+from snowmelt.models.zipformer.checks import check_chunk_size, check_left_context, check_streams
 from snowmelt.models.zipformer.flat_state import flat_to_state, state_to_flat
 from snowmelt.models.zipformer.layer import ZipformerEncoderLayer
 from snowmelt.models.zipformer.randomness import (
@@ -45,7 +44,6 @@ from snowmelt.models.zipformer.windows import (
     chunk_windows,
     full_windows,
     lens_at,
-    make_pad_mask,
     with_mask,
 )
 
@@ -53,10 +51,6 @@ __all__ = ["Zipformer"]
 
 # The embedding reads 7 feature frames more than twice what it emits.
 _EMBEDDING_OVERLAP: Final = 7
-
-# log(1e-10), the value that pads batches of features: whatever a caller left in the padding, the
-# encoder sees what training saw.
-_PADDING_VALUE: Final = math.log(1.0e-10)
 
 
 class Zipformer(nn.Module):
@@ -183,7 +177,7 @@ class Zipformer(nn.Module):
         x_lens = x_lens.to(torch.int64)
         x = x[:, : int(x_lens.max())]
         if not self.icefall_compat:
-            x = _fill_padding(x, x_lens)
+            x = fill_padding(x, x_lens)
         x = self._embedded(x)  # (T', N, C)
         lens = (x_lens - _EMBEDDING_OVERLAP) >> 1
         own_lens = None if self.icefall_compat else lens
@@ -261,7 +255,7 @@ class Zipformer(nn.Module):
             check_streams(state, lens, left, self.decode_chunk_size)
             # Without lengths all frames are valid, which is the common case.
             if bool((lens != num_frames).any()):
-                x, own_lens = _fill_padding(x, x_lens), lens
+                x, own_lens = fill_padding(x, x_lens), lens
         x = self._embedded(x)  # (T', N, C)
 
         outputs: list[Tensor] = []
@@ -347,8 +341,3 @@ class Zipformer(nn.Module):
 def _layers(stack: nn.Module) -> ZipformerEncoder:
     layers = stack.encoder if isinstance(stack, DownsampledZipformerEncoder) else stack
     return cast(ZipformerEncoder, layers)
-
-
-def _fill_padding(x: Tensor, x_lens: Tensor) -> Tensor:
-    """(N, T, F) with everything at and after x_lens replaced: it may be anything, NaN included."""
-    return x.masked_fill(make_pad_mask(x_lens, x.size(1)).unsqueeze(-1), _PADDING_VALUE)

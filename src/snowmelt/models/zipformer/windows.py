@@ -21,7 +21,6 @@ __all__ = [
     "forbidden_keys",
     "full_windows",
     "lens_at",
-    "make_pad_mask",
     "subsequent_chunk_mask",
     "with_mask",
 ]
@@ -155,9 +154,3 @@ def subsequent_chunk_mask(
     if num_left_chunks >= 0:
         allowed &= chunk[None, :] >= chunk[:, None] - num_left_chunks
     return allowed
-
-
-def make_pad_mask(lengths: Tensor, max_len: int = 0) -> Tensor:
-    """(N, T) bool, True where t >= lengths[n]; T is `max_len`, or if that is 0 the longest."""
-    num_frames = max_len if max_len > 0 else int(lengths.max())
-    return torch.arange(num_frames, device=lengths.device) >= lengths[:, None]

@@ -12,21 +12,17 @@ one a frame.
 import copy
 import itertools
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor
 
-from snowmelt.core.errors import ConfigError
 from snowmelt.models.state import stack_states
 from snowmelt.models.transducer import Transducer
-from snowmelt.models.zipformer.encoder import Zipformer
-from snowmelt.presets.models import ZipformerConfig
+from snowmelt.presets.models import ModelConfig
 from snowmelt.search.scorer import FloatArray, IntArray
 
-__all__ = ["DEVICES", "TorchBackend", "TorchScorer", "pick_device"]
-
-DEVICES: Final = ("auto", "cpu", "cuda", "mps")
+__all__ = ["TorchBackend", "TorchScorer"]
 
 
 class TorchScorer:
@@ -61,6 +57,16 @@ class TorchScorer:
         return logits
 
 
+class _StreamingEncoder(Protocol):
+    """What every encoder in `models` offers."""
+
+    def __call__(self, x: Tensor, x_lens: Tensor) -> tuple[Tensor, Tensor]: ...
+
+    def init_state(self, num_streams: int, /) -> Any: ...
+
+    def stream(self, x: Tensor, x_lens: Tensor, state: Any, /) -> tuple[Tensor, Tensor, Any]: ...
+
+
 class _Row(NamedTuple):
     """One stream's encoder state: a row of the state of the batch it was last decoded in."""
 
@@ -73,7 +79,7 @@ class TorchBackend:
 
     Args:
         model: built with `config`, weights loaded; put into evaluation mode and on `device`.
-        config: gives the chunk length.
+        config: gives the chunk length and what the front end sees.
         unk_id: id that is never emitted.
         device: where the encoder runs.
     """
@@ -81,18 +87,19 @@ class TorchBackend:
     def __init__(
         self,
         model: Transducer,
-        config: ZipformerConfig,
+        config: ModelConfig,
         *,
         unk_id: int | None,
         device: torch.device | str = "cpu",
     ) -> None:
         self._device = torch.device(device)
         model.eval().to(self._device)
-        self._encoder = cast(Zipformer, model.encoder)
+        self._encoder = cast(_StreamingEncoder, model.encoder)
         self._encoder_proj = model.joiner.encoder_proj
         self._new_state = self._encoder.init_state(1)
         self.scorer = TorchScorer(model, unk_id)
         self.decode_chunk_len = config.decode_chunk_len
+        self.front_end = config.front_end
 
     def init_state(self) -> _Row:
         """State of a stream that has heard nothing."""
@@ -123,26 +130,6 @@ class TorchBackend:
             torch.from_numpy(features).to(self._device),
             torch.from_numpy(feature_lens).to(self._device),
         )
-
-
-def pick_device(name: str) -> torch.device:
-    """The device that `--device` names; "auto" takes CUDA if there is one, else the CPU.
-
-    Raises:
-        ConfigError: the machine has no such device.
-    """
-    has = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if name == "auto":
-        return torch.device("cuda" if has["cuda"] else "cpu")
-    if name not in has:
-        raise ConfigError(f"there is no device {name!r}", f"choose {', '.join(DEVICES)}")
-    if not has[name]:
-        raise ConfigError(f"this machine has no usable {name} device", "use --device cpu")
-    return torch.device(name)
 
 
 def _gathered(states: Sequence[_Row]) -> Any:
