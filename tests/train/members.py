@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from snowmelt.cli.main import entry_point
 from snowmelt.data import corpora
 from snowmelt.text.tokenizer import Tokenizer
 from snowmelt.train.elastic import restart_count
-from snowmelt.train.resume import TrainState, newest_checkpoint
+from snowmelt.train.resume import TrainState
 from snowmelt.train.trainer import RunOptions
 from tests.train.noise import NAMES, NoiseCorpus, train_on_noise
 
@@ -69,10 +68,8 @@ def train_or_die(
 ) -> None:
     """`train`, in which process 1 is killed when it begins to learn from its `batch`-th batch.
 
-    Once only: started again it goes on from the newest checkpoint, and lives.
+    Once only: started again it lives.
     """
-    if restart_count() > 0:
-        options = replace(options, resume_from=newest_checkpoint(options.exp_dir))
     _kill_at_batch(batch)
     train_on_noise(config, tokenizer, options)
 

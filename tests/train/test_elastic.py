@@ -388,7 +388,9 @@ def _run(words: list[str], **variables: str) -> subprocess.CompletedProcess[str]
 def test_a_killed_run_on_the_command_line(tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
     NoiseCorpus(data_dir / "noise").prepare()
-    whole, resumed, torchrun = (tmp_path / n for n in ("whole", "resumed", "torchrun"))
+    whole, resumed, restarted, torchrun = (
+        tmp_path / n for n in ("whole", "resumed", "restarted", "torchrun")
+    )
     result = _run(command(whole, data_dir, world_size="2"))
     assert result.returncode == 0, result.stderr
 
@@ -397,14 +399,19 @@ def test_a_killed_run_on_the_command_line(tmp_path: Path) -> None:
     said = [line for line in killed.stderr.splitlines() if "[" not in line]
     assert len(said) == 1, killed.stderr
     assert said[0].startswith("snowmelt: error: process 1 of 2 was killed (SIGKILL) (hint: ")
-    assert newest_checkpoint(resumed) is not None and not (resumed / "epoch-2.pt").exists()
+    newest = newest_checkpoint(resumed)
+    assert newest is not None and f"go on from {newest.name} with --resume auto; " in said[0]
+    assert not (resumed / "epoch-2.pt").exists()
     result = _run(command(resumed, data_dir, world_size="2", resume="auto"))
     assert result.returncode == 0 and "Resuming from" in result.stderr, result.stderr
 
+    result = _run(command(restarted, data_dir, world_size="2", max_restarts="1"), KILL_AT_BATCH="3")
+    assert result.returncode == 0 and "Starting again (1 of at most 1 times)" in result.stderr
+
     start = ["torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "1", "-m"]
-    again = _run([*start, *command(torchrun, data_dir, resume="auto")], KILL_AT_BATCH="3")
+    again = _run([*start, *command(torchrun, data_dir)], KILL_AT_BATCH="3")
     assert again.returncode == 0 and "Resuming from" in again.stderr, again.stderr
 
     last = load_checkpoint(whole / "epoch-2.pt")
-    for exp_dir in (resumed, torchrun):
+    for exp_dir in (resumed, restarted, torchrun):
         assert not differences(last, load_checkpoint(exp_dir / "epoch-2.pt"))

@@ -22,7 +22,8 @@ from snowmelt.presets.frames import num_encoder_frames
 from snowmelt.presets.models import LstmConfig
 from snowmelt.presets.training import TrainConfig
 from snowmelt.text.tokenizer import Tokenizer
-from snowmelt.train.distributed import launch, process_group
+from snowmelt.train.distributed import process_group
+from snowmelt.train.elastic import launch
 from snowmelt.train.guard import (
     BadUtterance,
     BadUtterances,

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from snowmelt.core.errors import CheckpointError, ConfigError, DataError, UserError
-from snowmelt.train.distributed import num_cores
+from snowmelt.train.elastic import num_cores
 from snowmelt.train.launch import RunPlan, prepare_run
 from tests.train.checkpoints import write_position
 
@@ -152,3 +152,21 @@ def test_number_of_processes(data_dir: Path, monkeypatch: pytest.MonkeyPatch) ->
         _prepare(data_dir)
     monkeypatch.setenv("RANK", "0")
     assert _prepare(data_dir, world_size="auto").world_size == 4
+    assert _prepare(data_dir, world_size="4").world_size == 4
+    with pytest.raises(ConfigError, match="--world-size 2, but torchrun has started 4 processes"):
+        _prepare(data_dir, world_size="2")
+
+
+def test_only_the_first_process_looks_for_checkpoints(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_position(data_dir.parent / "exp" / "epoch-1.pt", 2, 12)
+    for name, value in {"WORLD_SIZE": "2", "RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert _prepare(data_dir, world_size="auto").options.resume_from is None
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(CheckpointError, match="holds checkpoints of an earlier run"):
+        _prepare(data_dir, world_size="auto")
+    # Processes that were started again go on whatever was asked for at first.
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert _prepare(data_dir, world_size="auto").options.resume_from is None

@@ -17,7 +17,8 @@ from snowmelt.models.build import build_transducer
 from snowmelt.models.regularisers import regulariser_state
 from snowmelt.optim.scaled_adam import ScaledAdam
 from snowmelt.presets.training import TrainConfig
-from snowmelt.train.distributed import launch, process_group
+from snowmelt.train.distributed import process_group
+from snowmelt.train.elastic import launch
 from snowmelt.train.free_memory import free_memory
 from snowmelt.train.memory import (
     BatchShape,

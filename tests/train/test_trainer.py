@@ -17,7 +17,7 @@ from snowmelt.checkpoint.files import load_checkpoint
 from snowmelt.core.errors import AudioError, CheckpointError, UserError
 from snowmelt.data.batch import AsrDataset, Batch
 from snowmelt.text.tokenizer import Tokenizer
-from snowmelt.train.distributed import launch
+from snowmelt.train.elastic import launch
 from snowmelt.train.history import read_history
 from snowmelt.train.trainer import RunOptions, train
 from tests.train.checkpoints import differences

@@ -106,19 +106,23 @@ def test_two_machines_learn_what_two_processes_of_one_learn(
     enter = _namespaces()
     record_property("two machines are", "loopback addresses" if enter is None else "namespaces")
     addresses = ("127.0.0.1", "127.0.0.2") if enter is None else ("10.77.0.1", "10.77.0.2")
-    meeting_point = f"{addresses[0]}:{_free_port()}"
-    shells = []
-    for machine, address in zip(("first", "second"), addresses, strict=True):
-        folder = tmp_path / machine
-        words = _torchrun(address, meeting_point, command(folder / "exp", folder / "data"))
-        shells.append(shlex.join(["exec", "env", f"DIGESTS={folder / 'digests'}", *words]))
     if enter is None:
         script = 'bash -c "$1" & bash -c "$2" && wait $!'
         enter, variables = ["bash", "-c", script, "two-machines"], {"GLOO_SOCKET_IFNAME": "lo"}
     else:
         variables = {}
-    two = _run([*enter, *shells], **variables)
-    assert two.returncode == 0, two.stdout
+    # The second start goes on from a checkpoint that one machine has not got.
+    for options in ({"num_epochs": "1"}, {"resume": "auto"}):
+        meeting_point = f"{addresses[0]}:{_free_port()}"
+        shells = []
+        for machine, address in zip(("first", "second"), addresses, strict=True):
+            folder = tmp_path / machine
+            words = command(folder / "exp", folder / "data", **options)
+            words = _torchrun(address, meeting_point, words)
+            shells.append(shlex.join(["exec", "env", f"DIGESTS={folder / 'digests'}", *words]))
+        two = _run([*enter, *shells], **variables)
+        assert two.returncode == 0, two.stdout
+    assert "Resuming from" in two.stdout
 
     alone = tmp_path / "alone"
     words = command(alone / "exp", alone / "data", world_size="2")

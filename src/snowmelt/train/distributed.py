@@ -25,17 +25,14 @@ from torch.distributed.rendezvous import rendezvous
 
 from snowmelt.core.errors import CheckpointError, ConfigError, TrainingError, UserError
 from snowmelt.core.files import require_file
-from snowmelt.train.elastic import is_lost_connection, launch, num_cores, restart_count
+from snowmelt.train.elastic import is_lost_connection
 
 __all__ = [
     "Ranks",
     "any_rank",
     "broadcast_from_main",
     "file_from_main",
-    "launch",
-    "num_cores",
     "process_group",
-    "restart_count",
     "sum_over_ranks",
 ]
 

@@ -28,7 +28,7 @@ from snowmelt.text.tokenizer import (
     train_bpe,
     vocabulary_hash,
 )
-from snowmelt.train.distributed import launch, num_cores
+from snowmelt.train.elastic import launch, num_cores, restart_count
 from snowmelt.train.resume import newest_checkpoint
 from snowmelt.train.trainer import RunOptions, train
 
@@ -106,8 +106,9 @@ def prepare_run(
         corpora = "+".join(part.label for part in config.data.parts)
         exp_dir = Path("runs") / (preset if is_plain else f"{corpora}-{preset}")
     resume_from = None
-    # The checkpoints need not be on the machines of the others: see `train`.
-    if os.environ.get("RANK", "0") == "0":
+    # The checkpoints need not be on the machines of the others; and processes that were started
+    # again go on from the newest one, whatever was asked for: see `train`.
+    if os.environ.get("RANK", "0") == "0" and restart_count() == 0:
         resume_from = _checkpoint_to_resume(exp_dir, resume, start_epoch, start_batch)
     device = str(pick_device(device))
     num_processes = _choose_world_size(world_size, device)
@@ -225,6 +226,11 @@ def _choose_world_size(world_size: str, device: str) -> int:
             raise ConfigError(
                 f"the environment says WORLD_SIZE={started}, but not which RANK this is",
                 hint="unset WORLD_SIZE, or start the processes with torchrun",
+            )
+        if world_size not in ("auto", started):
+            raise ConfigError(
+                f"--world-size {world_size}, but torchrun has started {started} processes",
+                hint="leave --world-size out: torchrun has options of its own",
             )
         return int(started)
     if world_size == "auto":

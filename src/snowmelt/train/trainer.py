@@ -49,9 +49,9 @@ from snowmelt.train.distributed import (
     broadcast_from_main,
     file_from_main,
     process_group,
-    restart_count,
     sum_over_ranks,
 )
+from snowmelt.train.elastic import restart_count
 from snowmelt.train.fit import check_memory
 from snowmelt.train.guard import BadUtterances
 from snowmelt.train.history import History
