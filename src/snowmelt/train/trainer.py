@@ -49,7 +49,6 @@ from snowmelt.train.distributed import (
     broadcast_from_main,
     file_from_main,
     process_group,
-    sum_over_ranks,
 )
 from snowmelt.train.elastic import restart_count
 from snowmelt.train.fit import check_memory
@@ -60,7 +59,8 @@ from snowmelt.train.metrics import LossTotals, format_totals
 from snowmelt.train.objective import TransducerObjective
 from snowmelt.train.prefetch import prefetched, reader_threads
 from snowmelt.train.resume import newest_checkpoint, seed_batch
-from snowmelt.train.step import Learner, batch_totals, compute_losses
+from snowmelt.train.step import Learner
+from snowmelt.train.validation import dev_losses
 
 __all__ = ["RunOptions", "train"]
 
@@ -118,14 +118,14 @@ def train(config: ExperimentConfig, tokenizer: Tokenizer, options: RunOptions) -
         _logger.info("Device: %s", device)
         _logger.info("%s", json.dumps(to_dict(config), sort_keys=True))
         trainer = _Trainer(config, tokenizer, options, device, ranks)
+        if options.print_diagnostics:
+            trainer.diagnose()
+            return
         if ranks.is_main:
             # Not before: a checkpoint that does not fit must not cost the settings it belongs to.
             save_experiment(options.exp_dir, config, tokenizer)
             for folder in ("", "lang", "tensorboard"):
                 remove_leftovers(options.exp_dir / folder, "*")
-        if options.print_diagnostics:
-            trainer.diagnose()
-            return
         with stop_requests() as stop_requested:
             trainer.run(stop_requested)
         _logger.info("Done!")
@@ -369,35 +369,12 @@ class _Trainer:
         """Losses on the dev sets of all corpora together; those of each are logged too."""
         _logger.info("Computing validation loss")
         number = self._state.progress.batch_idx_train
-        together = LossTotals()
-        for stream in range(len(self._data.corpora)):
-            totals = self._dev_totals(stream, readers)
-            together = together + totals
-            label = self._data.label(stream)
-            if label:
-                history.validation(number, epoch, totals, label=label, mid_epoch=mid_epoch)
-                _logger.info("Epoch %d, validation of %s: %s", epoch, label, format_totals(totals))
-        history.validation(number, epoch, together, mid_epoch=mid_epoch)
-        _logger.info("Epoch %d, validation: %s", epoch, format_totals(together))
-        return together
-
-    def _dev_totals(self, stream: int, readers: ThreadPoolExecutor) -> LossTotals:
-        """Losses on one dev set, each process its share, in evaluation mode."""
-        state, head = self._state, self._data.head(stream)
-        # Not the data-parallel wrapper: processes may have different numbers of batches.
-        objective, number = state.objective, state.progress.batch_idx_train
-        dataset, batches = self._data.corpora[stream].dev()
-        totals = LossTotals()
-        objective.eval()
-        depth = self._config.data.num_workers + 1
-        with torch.inference_mode():
-            for batch in prefetched(
-                lambda indices: dataset.get(indices, 0), batches, readers, depth=depth
-            ):
-                losses = compute_losses(objective, batch, number, head, state, self._device)
-                totals = totals + batch_totals(losses, batch)
-        objective.train()
-        return LossTotals(*sum_over_ranks(totals.values(), self._ranks, self._device))
+        losses = dev_losses(self._state, self._data, readers, self._device)
+        for label, totals in losses.items():
+            history.validation(number, epoch, totals, label=label, mid_epoch=mid_epoch)
+            whose = f" of {label}" if label else ""
+            _logger.info("Epoch %d, validation%s: %s", epoch, whose, format_totals(totals))
+        return losses[""]
 
     def _save(self, history: History, *paths: Path) -> None:
         """Write one checkpoint under several names, in this order; all processes must call it."""
