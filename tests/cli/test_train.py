@@ -100,6 +100,7 @@ def test_ctrl_c_saves_and_exits_with_130(data_dir, capsys, monkeypatch):
     [
         (["--encoder-dims", "16,x"], "no list of whole numbers"),
         (["--mix", "noise"], "'noise' is no mix; write an4=0.5,digits=0.5"),
+        (["--mix", "noise=0.5,noise=0.5"], "noise is named twice"),
         (["--giga-prob", "1"], "--giga-prob 1 is not a probability below 1"),
         (["--giga-prob", "0.5", "--mix", "noise=1"], "not allowed with argument"),
         (["--use-fp16", "--use-bf16"], "use_fp16 and use_bf16 are both on"),

@@ -24,7 +24,7 @@ def exp_dir(tmp_path, monkeypatch):
             handler.close()
 
 
-def _score(exp_dir, tmp_path, splits, corpus=None, is_streaming=False):
+def _score(exp_dir, tmp_path, splits, corpus="noise", is_streaming=False):
     settings = DecodingSettings(WeightsChoice(epoch=3, avg=2), 32, 2, is_streaming=is_streaming)
     return list(
         score_splits(

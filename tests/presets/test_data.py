@@ -41,6 +41,10 @@ def test_the_others_of_a_mix_have_heads_of_their_own() -> None:
     assert config.parts == mix and config.extra_heads == ("giga", "mine")
     assert [part.label for part in mix] == ["libri", "giga", "mine"]
     assert from_dict(DataConfig, to_dict(config)) == config
+    for head in ("giga", "gigaspeech"):
+        assert config.part_of_head(head) == mix[1]
+    for head in ("main", "libri", "librispeech", "unknown"):
+        assert config.part_of_head(head) == mix[0]
 
 
 def _mix(**shares: float) -> dict[str, Any]:

@@ -12,13 +12,21 @@ import torch
 from snowmelt.checkpoint.experiment import ExperimentConfig
 from snowmelt.checkpoint.files import load_checkpoint, save_checkpoint
 from snowmelt.core.errors import CheckpointError
+from snowmelt.presets.data import MixPart
 from snowmelt.train.build import new_state
 from snowmelt.train.distributed import Ranks
 from snowmelt.train.metrics import LossTotals
-from snowmelt.train.resume import Progress, TrainState, newest_checkpoint, seed_batch
+from snowmelt.train.resume import (
+    Progress,
+    TrainState,
+    newest_checkpoint,
+    seed_batch,
+    set_aside_later,
+)
 from tests.train.checkpoints import differences, write_position
 
 VOCAB = 6
+MIX = (MixPart("noise", 0.5), MixPart("murmur", 0.5))
 
 
 def _state(config: ExperimentConfig, ranks: Ranks | None = None) -> TrainState:
@@ -105,7 +113,9 @@ def test_only_the_main_process_keeps_an_average(config: ExperimentConfig) -> Non
     [
         (0, {"model": {"context_size": 3}}, r"model\.context_size is 2, here it is 3"),
         (0, {"features": {"low_freq": 50.0}}, r"features\.low_freq is 20\.0, here it is 50\.0"),
-        (0, {"vocabulary_hash": "f00"}, "vocabulary_hash is , here it is f00"),
+        (0, {"vocabulary_hash": "f00"}, r"another vocabulary \(hint: --bpe-model .*/lang takes"),
+        (0, {"train": {"ctc_loss_scale": 0.0}}, "has other decoders or auxiliary heads"),
+        (0, {"data": {"mix": MIX}}, "has other decoders or auxiliary heads"),
         (
             4,
             {"data": {"max_duration": 2.0}},
@@ -171,3 +181,21 @@ def test_draws_of_a_batch_follow_from_its_number() -> None:
     numbers = range(3)
     all_draws = {draws(s, b, 0, m) for s in numbers for b in numbers for m in numbers}
     assert len(all_draws) == 27
+    # Nor do a rank's draws meet those of another's place in a step.
+    masks = [draws(1, b, rank, m)[1] for b in range(4) for rank in range(4) for m in range(3)]
+    assert len(set(masks)) == len(masks)
+
+
+def test_who_goes_back_leaves_the_later_checkpoints_aside(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    positions = {"epoch-1.pt": (2, 10), "checkpoint-10.pt": (1, 10), "checkpoint-15.pt": (2, 15)}
+    for name, position in {**positions, "epoch-2.pt": (3, 20)}.items():
+        write_position(tmp_path / name, *position)
+    set_aside_later(tmp_path, tmp_path / "epoch-2.pt")
+    assert not list(tmp_path.glob("superseded-*"))
+    set_aside_later(tmp_path, tmp_path / "epoch-1.pt")
+    assert {p.name for p in tmp_path.glob("*.pt")} == {"epoch-1.pt", "checkpoint-10.pt"}
+    (folder,) = tmp_path.glob("superseded-*")
+    assert {p.name for p in folder.iterdir()} == {"checkpoint-15.pt", "epoch-2.pt"}
+    assert caplog.messages == [f"Going back to epoch-1.pt: 2 later checkpoints are now in {folder}"]

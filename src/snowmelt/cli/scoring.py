@@ -46,6 +46,7 @@ def print_scores(
     from snowmelt.evaluate.report import DecodingSettings
     from snowmelt.evaluate.score import score_splits
 
+    config, _ = load_experiment(args.exp_dir)
     weights = weights_choice(args).resolved(args.exp_dir)
     model = load(args.exp_dir, weights, args)
     lines = score_splits(
@@ -58,12 +59,13 @@ def print_scores(
             max_sym_per_frame=args.max_sym_per_frame,
             blank_penalty=args.blank_penalty,
             is_streaming=is_streaming,
-            encoder=load_experiment(args.exp_dir)[0].model.encoder,
+            encoder=config.model.encoder,
             head=model.head,
         ),
         weights=model.weights,
         exp_dir=args.exp_dir,
-        corpus=args.corpus,
+        # Words of one corpus are not found with the decoder of another.
+        corpus=args.corpus or config.data.part_of_head(args.head).corpus,
         data_dir=args.data_dir,
         manifest_dir=args.manifest_dir,
         splits=args.splits,

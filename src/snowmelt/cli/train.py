@@ -68,13 +68,14 @@ _HELP: Final = {
     "simple_loss_scale": "final weight of the simple loss",
     "loss_schedule": "linear: weights of the losses move over warm-step; stepped: the pruned loss "
     "waits for model-warm-step",
-    "warm_step": "batches until the losses have their final weights (times schedule-scale)",
+    "warm_step": "batches until the losses have their final weights in the linear schedule (times "
+    "schedule-scale)",
     "model_warm_step": "batches of warm-up of the LSTM and of the stepped schedule (times "
     "schedule-scale)",
     "delay_penalty": "reward for every frame by which a token comes earlier",
     "delay_penalty_start": "batches before it begins (times schedule-scale)",
     "delay_penalty_ramp": "batches over which it rises to its full value (times schedule-scale)",
-    "clipping_scale": "gradients are clipped at this multiple of their median norm",
+    "clipping_scale": "gradients are clipped at this multiple of their median norm (scaled_adam)",
     "ctc_loss_scale": "weight of an auxiliary CTC loss; 0 has none",
     "frame_loss_scale": "weight of an auxiliary loss on the word spoken at each frame; 0 has none",
     "frame_loss_batches": "batches over which it fades (times schedule-scale); 0: never",
@@ -300,7 +301,9 @@ def _shares(text: str) -> dict[str, float]:
     shares: dict[str, float] = {}
     for part in text.split(","):
         name, equals, share = part.strip().partition("=")
-        if not equals or not name or name in shares:
+        if name in shares:
+            raise argparse.ArgumentTypeError(f"{name} is named twice in {text!r}")
+        if not equals or not name:
             raise argparse.ArgumentTypeError(f"{text!r} is no mix; write an4=0.5,digits=0.5")
         shares[name] = finite_float(share)
     return shares
@@ -308,7 +311,8 @@ def _shares(text: str) -> dict[str, float]:
 
 def run(args: argparse.Namespace) -> int:
     """Train; exit code 0 when the last epoch is saved."""
-    from snowmelt.train.launch import prepare_run, start_run
+    from snowmelt.core.config import dump_yaml, to_dict
+    from snowmelt.train.launch import default_exp_dir, prepare_run, run_settings, start_run
 
     mix = args.mix
     if args.giga_prob is not None:
@@ -324,13 +328,19 @@ def run(args: argparse.Namespace) -> int:
     }
     if args.input_strategy is not None and args.on_the_fly_feats is None:
         overrides["data"]["on_the_fly_feats"] = args.input_strategy != "PrecomputedFeatures"
-    plan = prepare_run(
+    config = run_settings(
         preset=args.preset,
         corpus=args.corpus,
         mix=mix,
         overrides=overrides,
         assignments=args.set,
-        exp_dir=args.exp_dir,
+    )
+    if args.show_config:
+        print(dump_yaml(to_dict(config)), end="")
+        return 0
+    plan = prepare_run(
+        config,
+        exp_dir=args.exp_dir or default_exp_dir(args.preset, config),
         data_dir=args.data_dir,
         manifest_dir=args.manifest_dir,
         musan_dir=args.musan_dir,
@@ -344,8 +354,5 @@ def run(args: argparse.Namespace) -> int:
         start_epoch=args.start_epoch,
         start_batch=args.start_batch,
     )
-    if args.show_config:
-        print(plan.config_text(), end="")
-        return 0
     start_run(plan, max_restarts=args.max_restarts, master_port=args.master_port)
     return 0

@@ -12,7 +12,7 @@ from typing import Final, Literal
 from snowmelt.checkpoint.experiment import load_experiment
 from snowmelt.core.errors import DataError
 from snowmelt.core.log import setup_logging
-from snowmelt.data.corpora import Corpus, open_corpus
+from snowmelt.data.corpora import Corpus, open_corpus, selection_of
 from snowmelt.evaluate.report import DecodingSettings, result_dir, result_suffix, write_report
 from snowmelt.evaluate.utterances import Hypothesis, Utterance, from_cuts
 
@@ -30,7 +30,7 @@ def score_splits(
     *,
     weights: str,
     exp_dir: Path,
-    corpus: str | None,
+    corpus: str,
     data_dir: Path,
     manifest_dir: Path,
     splits: Sequence[Literal["train", "dev", "test"]],
@@ -42,7 +42,7 @@ def score_splits(
         settings: what the files are named after.
         weights: which files the weights came from, for the log.
         exp_dir: the experiment; result files and the log go below it.
-        corpus: name of the corpus; None for the one the model was trained on.
+        corpus: name of the corpus.
         data_dir: folder of prepared corpora.
         manifest_dir: folder of the manifests of other corpora.
         splits: which parts, in order; test stands for all test sets of the corpus.
@@ -53,11 +53,11 @@ def score_splits(
     Raises:
         UserError: the corpus is not prepared, or holds no utterance in a split.
     """
-    name = corpus or load_experiment(exp_dir)[0].data.corpus
-    source = open_corpus(name, data_dir, manifest_dir)
+    data = load_experiment(exp_dir)[0].data
+    source = open_corpus(corpus, data_dir, manifest_dir, selection=selection_of(data, corpus))
     # All test sets are looked up before hours go into the first of them.
     test_sets = [
-        (_shown_name(name, test_set), _utterances(source, test_set))
+        (_shown_name(corpus, test_set), _utterances(source, test_set))
         for split in splits
         for test_set in (source.test_sets if split == "test" else (split,))
     ]

@@ -115,6 +115,12 @@ class DataConfig:
         """Names of the decoders and joiners beside the main one."""
         return tuple(part.label for part in self.parts[1:])
 
+    def part_of_head(self, head: str) -> MixPart:
+        """The corpus that a head belongs to, by its label or name; the main one where none fits."""
+        return next(
+            (part for part in self.parts if head in (part.label, part.corpus)), self.parts[0]
+        )
+
     def _check_mix(self) -> None:
         names = [part.corpus for part in self.mix]
         twice = [name for name, count in Counter(names).items() if count > 1]

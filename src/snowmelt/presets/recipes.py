@@ -33,13 +33,11 @@ class CorpusPreset:
         data: its settings.
         model: the model preset that suits it.
         train: what it changes in the training of any model.
-        train_of: what it changes in the training of one encoder, by its name.
     """
 
     data: DataConfig
     model: str
     train: Mapping[str, Any] = field(default_factory=dict)
-    train_of: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -146,10 +144,9 @@ def recipe(preset: str, *, corpus: str | None = None) -> Recipe:
     data = replace(chosen.data, corpus=corpus)
     if model.encoder == "lstm":
         data = replace(data, spec_aug_num_frame_masks=_LSTM_FRAME_MASKS)
-    changes = {**chosen.train, **chosen.train_of.get(model.encoder, {})}
     return Recipe(
         model=model,
-        train=replace(ENCODER_TRAINING[model.encoder], **changes),
+        train=replace(ENCODER_TRAINING[model.encoder], **chosen.train),
         data=data,
     )
 

@@ -115,8 +115,9 @@ def load_model(
         )
     exp_dir = path if path.is_dir() else path.parent
     config, tokenizer = load_experiment(exp_dir)
-    if head == config.data.parts[0].label:
-        head = MAIN_HEAD
+    part = config.data.part_of_head(head)
+    if head in (part.label, part.corpus):
+        head = MAIN_HEAD if part == config.data.parts[0] else part.label
     model_config = config.model
     if decode_chunk_len is not None:
         model_config = dataclasses.replace(model_config, decode_chunk_len=decode_chunk_len)

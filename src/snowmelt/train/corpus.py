@@ -94,6 +94,8 @@ class TrainingCorpora:
         target = config.train.target_duration
         per_batch = config.data.max_duration * ranks.world_size
         self._micro_batches = max(1, round(target / per_batch))
+        if self._micro_batches > 1 and ranks.is_main:
+            _logger.info("A step learns from %d batches of each process", self._micro_batches)
 
     def plan(
         self, epoch: int, *, first_step: int, positions: Mapping[str, tuple[int, int]]
@@ -239,6 +241,11 @@ class TrainingCorpus:
         cuts = self._corpus.cuts("train", epoch=epoch)
         # A preparation may have made the copies already.
         if self._part.speed_perturb and not has_speed_copies(cuts):
+            if not data.on_the_fly_feats:
+                raise DataError(
+                    f"{self._part.corpus} has no stored features of speed copies",
+                    hint="add --speed-perturb 0, or prepare the copies too",
+                )
             cuts = with_speed_copies(cuts)
         kept, dropped = filter_cuts(
             cuts,

@@ -7,16 +7,17 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import torch
 
 from snowmelt.checkpoint.experiment import ExperimentConfig
-from snowmelt.core.config import dump_yaml, from_dict, override, to_dict
+from snowmelt.core.config import from_dict, override, to_dict
 from snowmelt.core.errors import CheckpointError, ConfigError
 from snowmelt.core.files import make_folder, require_file
 from snowmelt.data.corpora import open_corpus, selection_of
 from snowmelt.data.cuts import cut_text
+from snowmelt.data.noise import load_noise
 from snowmelt.models.device import pick_device
 from snowmelt.presets.data import DataConfig
 from snowmelt.presets.recipes import mix_of, recipe
@@ -32,7 +33,7 @@ from snowmelt.train.elastic import launch, num_cores, restart_count
 from snowmelt.train.resume import newest_checkpoint
 from snowmelt.train.trainer import RunOptions, train
 
-__all__ = ["RunPlan", "prepare_run", "start_run"]
+__all__ = ["RunPlan", "default_exp_dir", "prepare_run", "run_settings", "start_run"]
 
 # The environment variable with the number of processes, where they have been started already.
 _STARTED_BY_TORCHRUN: Final = "WORLD_SIZE"
@@ -50,19 +51,72 @@ class RunPlan:
     options: RunOptions
     world_size: int
 
-    def config_text(self) -> str:
-        """The settings as YAML, as they will stand in config.yaml."""
-        return dump_yaml(to_dict(self.config))
 
-
-def prepare_run(
+def run_settings(
     *,
     preset: str,
     corpus: str | None,
     mix: Mapping[str, float] | None,
     overrides: Mapping[str, Mapping[str, Any]],
     assignments: list[str],
-    exp_dir: Path | None,
+) -> ExperimentConfig:
+    """The settings of a run; no data is looked at.
+
+    Args:
+        preset: name of a corpus preset or of a model preset.
+        corpus: what to learn from instead of the preset's corpus, or None.
+        mix: corpora to learn from at once -> probability of a batch, the main one first; or None.
+        overrides: group -> field -> value; None keeps the recipe's value.
+        assignments: `group.key=value` texts, applied last.
+
+    Raises:
+        ConfigError: unknown names, or settings that contradict each other.
+    """
+    # What is asked for holds for every corpus of a mix.
+    asked = {
+        name: value
+        for name in ("speed_perturb", "enable_spec_aug")
+        if (value := overrides.get("data", {}).get(name)) is not None
+    }
+    parts = tuple(replace(part, **asked) for part in mix_of(mix or {}))
+    base = recipe(preset, corpus=parts[0].corpus if parts and corpus is None else corpus)
+    config = ExperimentConfig(
+        model=base.model, train=base.train, data=replace(base.data, mix=parts)
+    )
+    merged = to_dict(config)
+    for group, values in overrides.items():
+        chosen = {k: v for k, v in values.items() if v is not None}
+        foreign = sorted(chosen.keys() - merged[group].keys())
+        if foreign:
+            raise ConfigError(
+                f"--{foreign[0].replace('_', '-')} is no setting of {base.model.encoder} models",
+                hint="choose another --preset, or leave it out",
+            )
+        merged[group].update(chosen)
+    config = override(from_dict(ExperimentConfig, merged), assignments)
+    # Right each for itself and wrong together.
+    warps_time = any(part.enable_spec_aug for part in config.data.parts) and (
+        config.data.spec_aug_time_warp_factor >= 1
+    )
+    if config.train.frame_loss_scale > 0.0 and warps_time:
+        raise ConfigError(
+            "frame_loss_scale needs word times, which spec_aug_time_warp_factor would move",
+            hint="add --spec-aug-time-warp-factor 0 or --frame-loss-scale 0",
+        )
+    return config
+
+
+def default_exp_dir(preset: str, config: ExperimentConfig) -> Path:
+    """Where a run leaves its files when nothing else is said."""
+    corpora = "+".join(part.label for part in config.data.parts)
+    plain = recipe(preset).data.corpus == config.data.corpus and not config.data.mix
+    return Path("runs") / (preset if plain else f"{corpora}-{preset}")
+
+
+def prepare_run(
+    config: ExperimentConfig,
+    *,
+    exp_dir: Path,
     data_dir: Path,
     manifest_dir: Path,
     musan_dir: Path | None,
@@ -79,12 +133,8 @@ def prepare_run(
     """Settle everything about a run.
 
     Args:
-        preset: name of a corpus preset or of a model preset.
-        corpus: what to learn from instead of the preset's corpus, or None.
-        mix: corpora to learn from at once -> probability of a batch, the main one first; or None.
-        overrides: group -> field -> value; None keeps the recipe's value.
-        assignments: `group.key=value` texts, applied last.
-        exp_dir: output folder; None: one below runs/, named after preset and corpus.
+        config: its settings.
+        exp_dir: output folder.
         data_dir: folder of prepared corpora.
         manifest_dir: folder of the manifests of corpora that are no archives.
         musan_dir: where noise is found; None: in manifest_dir.
@@ -98,13 +148,8 @@ def prepare_run(
         start_batch: above 0: go on from checkpoint-start_batch.pt.
 
     Raises:
-        UserError: settings, data or checkpoints do not fit.
+        UserError: data or checkpoints do not fit.
     """
-    config = _settings(preset, corpus, mix, overrides, assignments)
-    if exp_dir is None:
-        is_plain = corpus is None and mix is None
-        corpora = "+".join(part.label for part in config.data.parts)
-        exp_dir = Path("runs") / (preset if is_plain else f"{corpora}-{preset}")
     resume_from = None
     # The checkpoints need not be on the machines of the others; and processes that were started
     # again go on from the newest one, whatever was asked for: see `train`.
@@ -112,15 +157,23 @@ def prepare_run(
         resume_from = _checkpoint_to_resume(exp_dir, resume, start_epoch, start_batch)
     device = str(pick_device(device))
     num_processes = _choose_world_size(world_size, device)
-    tokenizer = _tokenizer(config.data, data_dir, manifest_dir, bpe_model)
+    musan_dir = musan_dir or manifest_dir
+    if config.data.enable_musan:
+        load_noise(musan_dir)
+    texts = _texts(config.data, data_dir, manifest_dir)
+    tokenizer = _tokenizer(config.data, texts) if bpe_model is None else load_tokenizer(bpe_model)
     return RunPlan(
-        config=replace(config, vocabulary_hash=vocabulary_hash(tokenizer)),
+        config=replace(
+            config,
+            data=replace(config.data, tokenizer=cast(Any, tokenizer.kind)),
+            vocabulary_hash=vocabulary_hash(tokenizer),
+        ),
         tokenizer=tokenizer,
         options=RunOptions(
             exp_dir=exp_dir,
             data_dir=data_dir,
             manifest_dir=manifest_dir,
-            musan_dir=musan_dir or manifest_dir,
+            musan_dir=musan_dir,
             device=device,
             tensorboard=tensorboard,
             resume_from=resume_from,
@@ -161,41 +214,6 @@ def _how_to_go_on(exp_dir: Path) -> str:
     if newest is None:
         return "there is no checkpoint yet: start again"
     return f"go on from {newest.name} with --resume auto"
-
-
-def _settings(
-    preset: str,
-    corpus: str | None,
-    mix: Mapping[str, float] | None,
-    overrides: Mapping[str, Mapping[str, Any]],
-    assignments: list[str],
-) -> ExperimentConfig:
-    parts = mix_of(mix or {})
-    base = recipe(preset, corpus=parts[0].corpus if parts and corpus is None else corpus)
-    config = ExperimentConfig(
-        model=base.model, train=base.train, data=replace(base.data, mix=parts)
-    )
-    merged = to_dict(config)
-    for group, values in overrides.items():
-        chosen = {k: v for k, v in values.items() if v is not None}
-        foreign = sorted(chosen.keys() - merged[group].keys())
-        if foreign:
-            raise ConfigError(
-                f"--{foreign[0].replace('_', '-')} is no setting of a {base.model.encoder} model",
-                hint="choose another --preset, or leave it out",
-            )
-        merged[group].update(chosen)
-    config = override(from_dict(ExperimentConfig, merged), assignments)
-    # Right each for itself and wrong together.
-    warps_time = any(part.enable_spec_aug for part in config.data.parts) and (
-        config.data.spec_aug_time_warp_factor >= 1
-    )
-    if config.train.frame_loss_scale > 0.0 and warps_time:
-        raise ConfigError(
-            "frame_loss_scale needs word times, which spec_aug_time_warp_factor would move",
-            hint="add --spec-aug-time-warp-factor 0 or --frame-loss-scale 0",
-        )
-    return config
 
 
 def _checkpoint_to_resume(
@@ -252,19 +270,25 @@ def _choose_world_size(world_size: str, device: str) -> int:
     return int(world_size)
 
 
-def _tokenizer(
-    data: DataConfig, data_dir: Path, manifest_dir: Path, bpe_model: Path | None
-) -> Tokenizer:
-    """The vocabulary that is given, or that of the training transcripts of all corpora."""
-    if bpe_model is not None:
-        return load_tokenizer(bpe_model)
-    texts = [
-        cut_text(cut)
-        for part in data.parts
-        for cut in open_corpus(
+def _texts(data: DataConfig, data_dir: Path, manifest_dir: Path) -> list[str]:
+    """Training transcripts of all corpora.
+
+    Raises:
+        UserError: a corpus has no training or no dev part.
+    """
+    texts = []
+    for part in data.parts:
+        corpus = open_corpus(
             part.corpus, data_dir, manifest_dir, selection=selection_of(data, part.corpus)
-        ).cuts("train")
-    ]
+        )
+        texts += [cut_text(cut) for cut in corpus.cuts("train")]
+        # Validation needs it, and shall not find it missing after hours.
+        corpus.cuts("dev")
+    return texts
+
+
+def _tokenizer(data: DataConfig, texts: list[str]) -> Tokenizer:
+    """A vocabulary made from transcripts."""
     if data.tokenizer == "words":
         return build_words(texts)
     if data.tokenizer == "chars":

@@ -10,6 +10,7 @@ from it computes what it would have computed without the interruption.
 import copy
 import logging
 import random
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from snowmelt.checkpoint.experiment import ExperimentConfig, numbered_checkpoint
 from snowmelt.checkpoint.files import peek_checkpoint, save_checkpoint
 from snowmelt.core.config import to_dict
 from snowmelt.core.errors import CheckpointError
+from snowmelt.core.files import make_folder
 from snowmelt.models.lstm.encoder import Lstm
 from snowmelt.models.regularisers import (
     load_regulariser_state,
@@ -37,7 +39,14 @@ from snowmelt.train.metrics import LossTotals
 from snowmelt.train.objective import TransducerObjective
 from snowmelt.train.precision import Precision
 
-__all__ = ["Optimizer", "Progress", "TrainState", "newest_checkpoint", "seed_batch"]
+__all__ = [
+    "Optimizer",
+    "Progress",
+    "TrainState",
+    "newest_checkpoint",
+    "seed_batch",
+    "set_aside_later",
+]
 
 Optimizer = ScaledAdam | Eve
 
@@ -46,7 +55,7 @@ _logger = logging.getLogger(__name__)
 # Far enough apart that no batch of one rank draws what a batch of another rank drew.
 _RANK_STRIDE: Final = 1_000_000_007
 _SEED_STRIDE: Final = 1_000_003
-_MICRO_BATCH_STRIDE: Final = 3_000_000_019
+_MICRO_BATCH_STRIDE: Final = 20_000_000_000_003
 
 # The weights, and what the optimiser keeps for them, belong to these settings.
 _OF_THE_WEIGHTS: Final = (
@@ -54,14 +63,15 @@ _OF_THE_WEIGHTS: Final = (
     "features.",
     "min_tail_s",
     "train.optimizer",
-    "vocabulary_hash",
 )
 # The batches of an epoch follow from these.
 _OF_THE_BATCHES: Final = ("data.", "train.seed", "train.target_duration", "world_size")
 # These change nothing that is learnt from one batch.
 _OF_NO_INFLUENCE: Final = (
     "version",
+    "data.dev_parts",
     "data.num_workers",
+    "data.test_parts",
     "train.keep_last_k",
     "train.log_interval",
     "train.num_epochs",
@@ -244,9 +254,9 @@ class TrainState:
         except CheckpointError:
             raise
         except (RuntimeError, ValueError, LookupError, AttributeError, TypeError) as error:
-            first_line = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = " ".join(str(error).split()) or type(error).__name__
             raise CheckpointError(
-                f"{path} does not fit this run: {first_line}",
+                f"{path} does not fit this run: {reason}",
                 hint="resume with the settings the run was started with",
             ) from error
         # The saved states bring their settings along; what the user asks for now goes before.
@@ -261,6 +271,17 @@ class TrainState:
     ) -> None:
         before = {**_flat(saved_config), "world_size": world_size}
         now = {**_flat(to_dict(self.config)), "world_size": self.ranks.world_size}
+        if _heads(before) != _heads(now):
+            raise CheckpointError(
+                f"{path} has other decoders or auxiliary heads than this run",
+                hint="resume with the --mix, --ctc-loss-scale and --frame-loss-scale it was "
+                "started with, or start a new run with another --exp-dir",
+            )
+        if before.get("vocabulary_hash") != now["vocabulary_hash"]:
+            raise CheckpointError(
+                f"{path} is of a run with another vocabulary",
+                hint=f"--bpe-model {path.parent / 'lang'} takes that run's own",
+            )
         for name in sorted(before.keys() | now.keys()):
             old, new = before.get(name), now.get(name)
             if old == new or name in _OF_NO_INFLUENCE:
@@ -312,6 +333,38 @@ def newest_checkpoint(exp_dir: Path) -> Path | None:
     return max(last, key=_position, default=None)
 
 
+def set_aside_later(exp_dir: Path, start: Path) -> None:
+    """Move the checkpoints with more steps behind them than `start` into a folder of their own.
+
+    Who goes back leaves a course of the run. Its files must not be taken for those of the new one:
+    by the next resume, by averaging, or when only the newest are kept.
+    """
+    at = _position(start)
+    later = [
+        path
+        for prefix in ("epoch", "checkpoint")
+        for path in numbered_checkpoints(exp_dir, prefix).values()
+        if _is_behind(path, at)
+    ]
+    if not later:
+        return
+    folder = exp_dir / time.strftime("superseded-%Y-%m-%d-%H-%M-%S")
+    make_folder(folder)
+    for path in later:
+        path.rename(folder / path.name)
+    _logger.warning(
+        "Going back to %s: %d later checkpoints are now in %s", start.name, len(later), folder
+    )
+
+
+def _is_behind(path: Path, position: tuple[int, int]) -> bool:
+    """Whether a checkpoint has more behind it; one that cannot be read is left where it is."""
+    try:
+        return _position(path) > position
+    except CheckpointError:
+        return False
+
+
 def _plain_progress(progress: Progress) -> dict[str, Any]:
     return {**asdict(progress), "positions": {k: list(v) for k, v in progress.positions.items()}}
 
@@ -320,6 +373,12 @@ def _position(path: Path) -> tuple[int, int]:
     """Batches done, and the epoch to go on with: later where the epoch is complete."""
     progress = _ours(peek_checkpoint(path), path).get("progress", {})
     return progress.get("batch_idx_train", 0), progress.get("epoch", 0)
+
+
+def _heads(flat: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Which decoders and auxiliary heads a run with these settings has."""
+    others = tuple(part["corpus"] for part in (flat.get("data.mix") or ())[1:])
+    return others, *(flat.get(f"train.{name}_loss_scale", 0.0) > 0.0 for name in ("ctc", "frame"))
 
 
 def _ours(checkpoint: Mapping[str, Any], path: Path) -> Mapping[str, Any]:

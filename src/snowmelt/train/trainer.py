@@ -51,6 +51,7 @@ from snowmelt.train.distributed import (
     process_group,
 )
 from snowmelt.train.elastic import restart_count
+from snowmelt.train.environment import env_info
 from snowmelt.train.fit import check_memory
 from snowmelt.train.guard import BadUtterances
 from snowmelt.train.history import History
@@ -58,7 +59,7 @@ from snowmelt.train.inf_check import InfCheck
 from snowmelt.train.metrics import LossTotals, format_totals
 from snowmelt.train.objective import TransducerObjective
 from snowmelt.train.prefetch import prefetched, reader_threads
-from snowmelt.train.resume import newest_checkpoint, seed_batch
+from snowmelt.train.resume import newest_checkpoint, seed_batch, set_aside_later
 from snowmelt.train.step import Learner
 from snowmelt.train.validation import dev_losses
 
@@ -72,7 +73,7 @@ _NUM_DIAGNOSTIC_STEPS: Final = 6
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Where and how a run is computed; nothing here changes what is learnt.
+    """Where a run finds its data, where it leaves its files, and how it is computed.
 
     Attributes:
         exp_dir: output folder.
@@ -116,6 +117,8 @@ def train(config: ExperimentConfig, tokenizer: Tokenizer, options: RunOptions) -
         )
         _logger.info("Training started")
         _logger.info("Device: %s", device)
+        if ranks.is_main:
+            _logger.info("Environment: %s", json.dumps(env_info(), sort_keys=True))
         _logger.info("%s", json.dumps(to_dict(config), sort_keys=True))
         trainer = _Trainer(config, tokenizer, options, device, ranks)
         if options.print_diagnostics:
@@ -124,6 +127,8 @@ def train(config: ExperimentConfig, tokenizer: Tokenizer, options: RunOptions) -
         if ranks.is_main:
             # Not before: a checkpoint that does not fit must not cost the settings it belongs to.
             save_experiment(options.exp_dir, config, tokenizer)
+            if options.resume_from is not None:
+                set_aside_later(options.exp_dir, options.resume_from)
             for folder in ("", "lang", "tensorboard"):
                 remove_leftovers(options.exp_dir / folder, "*")
         with stop_requests() as stop_requested:
@@ -208,6 +213,10 @@ class _Trainer:
                 check_memory(self._state, self._data, self._plan(), self._config, self._device)
             if self._options.inf_check:
                 stack.enter_context(InfCheck(self._state.objective))
+            if progress.epoch > self._config.train.num_epochs:
+                _logger.info(
+                    "All %d epochs are done: raise --num-epochs to go on", progress.epoch - 1
+                )
             for epoch in range(progress.epoch, self._config.train.num_epochs + 1):
                 self._train_epoch(epoch, readers, history)
                 self._end_epoch(epoch, readers, history)
