@@ -12,7 +12,7 @@ Source: icefall, egs/librispeech/ASR/pruned_transducer_stateless2/scaling.py.
 
 import math
 from collections.abc import Sequence
-from typing import Final, Protocol, cast, runtime_checkable
+from typing import Any, Final, Protocol, cast, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -81,26 +81,8 @@ class ScaledConv1d(nn.Conv1d):
     weight_scale: nn.Parameter
     bias_scale: nn.Parameter | None
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        *,
-        stride: int = 1,
-        padding: int = 0,
-        groups: int = 1,
-        bias: bool = True,
-    ) -> None:
-        super().__init__(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride=stride,
-            padding=padding,
-            groups=groups,
-            bias=bias,
-        )
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
         _add_scales(self, self.weight[0].numel())
 
     def forward(self, x: Tensor) -> Tensor:
@@ -120,26 +102,8 @@ class ScaledConv2d(nn.Conv2d):
     weight_scale: nn.Parameter
     bias_scale: nn.Parameter | None
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        *,
-        stride: int = 1,
-        padding: int = 0,
-        groups: int = 1,
-        bias: bool = True,
-    ) -> None:
-        super().__init__(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride=stride,
-            padding=padding,
-            groups=groups,
-            bias=bias,
-        )
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
         _add_scales(self, self.weight[0].numel())
 
     def forward(self, x: Tensor) -> Tensor:

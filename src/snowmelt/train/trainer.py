@@ -196,7 +196,6 @@ class _Trainer:
 
     def run(self, stop_requested: threading.Event) -> None:
         """Train all epochs that are left, or until the event is set."""
-        self._stop_requested = stop_requested
         progress = self._state.progress
         with (
             History(
@@ -218,8 +217,8 @@ class _Trainer:
                     "All %d epochs are done: raise --num-epochs to go on", progress.epoch - 1
                 )
             for epoch in range(progress.epoch, self._config.train.num_epochs + 1):
-                self._train_epoch(epoch, readers, history)
-                self._end_epoch(epoch, readers, history)
+                positions = self._train_epoch(epoch, readers, history, stop_requested)
+                self._end_epoch(epoch, readers, history, positions)
 
     def diagnose(self) -> None:
         """Print statistics of a few batches' activations and gradients; nothing is saved."""
@@ -231,7 +230,14 @@ class _Trainer:
         if self._ranks.is_main:
             print(diagnostics.report())
 
-    def _train_epoch(self, epoch: int, readers: ThreadPoolExecutor, history: History) -> None:
+    def _train_epoch(
+        self,
+        epoch: int,
+        readers: ThreadPoolExecutor,
+        history: History,
+        stop_requested: threading.Event,
+    ) -> dict[str, tuple[int, int]]:
+        """Take the steps that are left; where the other corpora stand afterwards."""
         state, progress = self._state, self._state.progress
         progress.epoch = epoch
         state.scheduler.step_epoch(epoch - 1)
@@ -248,7 +254,7 @@ class _Trainer:
                 stream = step[0].stream
                 label = self._data.label(stream)
                 current, is_stopping = self._learner.step(
-                    batches, head=self._data.head(stream), stop_requested=self._stop_requested
+                    batches, head=self._data.head(stream), stop_requested=stop_requested
                 )
                 self._add_to_totals(label, current)
                 self._report(epoch, sum(len(b.cut_ids) for b in batches), current, label, history)
@@ -261,7 +267,7 @@ class _Trainer:
                     speed = audio_s / (time.monotonic() - started)
                     loss = state.totals[""].per_frame()["loss"]
                     bar.advance(1, note=f"loss {loss:.3f}  {speed:.0f} audio-s/s")
-        self._positions_after = plan.positions
+        return plan.positions
 
     def _plan(self) -> MixPlan:
         """All steps of the present epoch."""
@@ -346,7 +352,13 @@ class _Trainer:
             _logger.info("Asked to stop: go on with --resume auto")
             raise KeyboardInterrupt
 
-    def _end_epoch(self, epoch: int, readers: ThreadPoolExecutor, history: History) -> None:
+    def _end_epoch(
+        self,
+        epoch: int,
+        readers: ThreadPoolExecutor,
+        history: History,
+        positions: dict[str, tuple[int, int]],
+    ) -> None:
         """Validate and save; the best epochs so far are saved under names of their own too."""
         state, progress, exp_dir = self._state, self._state.progress, self._options.exp_dir
         valid = self._validate(epoch, readers, history)
@@ -363,7 +375,7 @@ class _Trainer:
             names.append("best-valid-loss.pt")
         # The file says where to go on: at the first batch of the next epoch.
         progress.epoch, progress.batch = epoch + 1, 0
-        progress.positions = self._positions_after
+        progress.positions = positions
         # The epoch's own name comes last: as long as it is missing, all of this is done again.
         self._save(history, *(exp_dir / name for name in (*names, f"epoch-{epoch}.pt")))
 
