@@ -109,6 +109,7 @@ def test_ctrl_c_saves_and_exits_with_130(data_dir, capsys, monkeypatch):
         (["--start-epoch", "7"], "epoch-6.pt does not exist"),
         (["--num-workers", "0"], "num_workers is 0"),
         (["--use-bf16", "perhaps"], "neither yes nor no"),
+        (["--tokenizer", "words", "--bpe-model", "bpe.model"], "leave one of them out"),
     ],
 )
 def test_mistakes_are_one_line(data_dir, capsys, words, reason):

@@ -4,12 +4,16 @@ import errno
 import os
 import resource
 import signal
+import subprocess
+import sys
+from threading import Timer
 
 import pytest
 
 from snowmelt.core.errors import CheckpointError, UserError
 from snowmelt.core.files import (
     atomic_path,
+    held_folder,
     make_folder,
     refusal,
     remove_leftovers,
@@ -113,6 +117,35 @@ def test_folders(tmp_path):
     for name in ("file", "file/b"):
         with pytest.raises(UserError, match=f"cannot make the folder .*{name}: "):
             make_folder(tmp_path / name)
+
+
+def test_a_folder_is_held_by_one_at_a_time(tmp_path):
+    with (
+        held_folder(tmp_path),
+        pytest.raises(UserError, match="another process is writing in .*another folder"),
+        held_folder(tmp_path),
+    ):
+        pass
+    with held_folder(tmp_path):
+        assert names(tmp_path) == []
+
+
+def test_a_killed_process_lets_go_of_its_folder(tmp_path):
+    code = (
+        "import sys, time; from pathlib import Path; from snowmelt.core.files import held_folder\n"
+        "with held_folder(Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(UserError, match="another process"), held_folder(tmp_path):
+        pass
+    # Whoever is patient gets it as soon as the other has gone.
+    Timer(0.3, holder.kill).start()
+    with held_folder(tmp_path, patience_s=60.0):
+        assert holder.wait() == -signal.SIGKILL
+    holder.stdout.close()
 
 
 def test_what_the_system_refuses_is_no_bug():

@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from snowmelt.checkpoint.experiment import ExperimentConfig
 from snowmelt.core.errors import CheckpointError, ConfigError, DataError, UserError
 from snowmelt.train.elastic import num_cores
-from snowmelt.train.launch import RunPlan, default_exp_dir, prepare_run, run_settings
+from snowmelt.train.launch import RunPlan, default_exp_dir, prepare_run, run_settings, start_run
 from tests.train.checkpoints import write_position
 
 _SETTINGS = ("preset", "corpus", "mix", "overrides", "assignments")
@@ -185,6 +186,24 @@ def test_number_of_processes(data_dir: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert _prepare(data_dir, world_size="4").world_size == 4
     with pytest.raises(ConfigError, match="--world-size 2, but torchrun has started 4 processes"):
         _prepare(data_dir, world_size="2")
+
+
+def test_one_process_computes_on_mps(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("snowmelt.train.launch.pick_device", lambda name: torch.device("mps"))
+    assert _prepare(data_dir, world_size="auto").world_size == 1
+    with pytest.raises(ConfigError, match="--world-size 2: one process computes on mps"):
+        _prepare(data_dir, world_size="2")
+
+
+@pytest.mark.parametrize("option", ["max_restarts", "master_port"])
+def test_options_that_are_torchruns(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    plan = _prepare(data_dir)
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    flag = "--" + option.replace("_", "-")
+    with pytest.raises(ConfigError, match=f"{flag} has no meaning here: torchrun has started"):
+        start_run(plan, **{option: 1})
 
 
 def test_only_the_first_process_looks_for_checkpoints(

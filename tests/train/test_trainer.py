@@ -15,6 +15,7 @@ import pytest
 from snowmelt.checkpoint.experiment import ExperimentConfig, load_experiment, numbered_checkpoints
 from snowmelt.checkpoint.files import load_checkpoint
 from snowmelt.core.errors import AudioError, CheckpointError, UserError
+from snowmelt.core.files import held_folder
 from snowmelt.data.batch import AsrDataset, Batch
 from snowmelt.text.tokenizer import Tokenizer
 from snowmelt.train.elastic import launch
@@ -55,6 +56,23 @@ def test_files_and_log_of_a_run(
     read_config, read_tokenizer = load_experiment(exp_dir)
     assert read_config.model == config.model
     assert read_tokenizer.encode("TWO") == tokenizer.encode("TWO")
+
+
+def test_one_training_at_a_time_in_a_folder(
+    tmp_path: Path,
+    data_dir: Path,
+    config: ExperimentConfig,
+    tokenizer: Tokenizer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("snowmelt.train.trainer._PATIENCE_S", 0.0)
+    options = _options(tmp_path, data_dir)
+    with (
+        held_folder(tmp_path),
+        pytest.raises(UserError, match="another process is writing in"),
+    ):
+        train(config, tokenizer, options)
+    assert not list(tmp_path.glob("*.pt"))
 
 
 def test_log_lines_are_the_originals(

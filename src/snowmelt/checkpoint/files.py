@@ -30,6 +30,9 @@ _HARMLESS: Final[list[Any]] = [
     (pathlib.PureWindowsPath, "pathlib._local.WindowsPath"),
 ]
 
+_DAMAGED_HINT: Final = (
+    "copy or download it again, or remove it: --resume auto goes on from the one before"
+)
 _NO_CHECKPOINT_HINT: Final = "pass an epoch-N.pt, or another file that torch.save has written"
 
 
@@ -123,12 +126,10 @@ def _require_intact(path: Path) -> None:
             damaged = archive.testzip()
     except Exception as error:
         raise CheckpointError(
-            f"checkpoint {path} is truncated or damaged", "copy or download it again"
+            f"checkpoint {path} is truncated or damaged", _DAMAGED_HINT
         ) from error
     if damaged is not None:
-        raise CheckpointError(
-            f"checkpoint {path} is damaged in {damaged}", "copy or download it again"
-        )
+        raise CheckpointError(f"checkpoint {path} is damaged in {damaged}", _DAMAGED_HINT)
     if any(name.endswith("/constants.pkl") for name in names):
         raise CheckpointError(
             f"{path} is a TorchScript program, not a checkpoint",

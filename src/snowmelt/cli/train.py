@@ -314,6 +314,11 @@ def run(args: argparse.Namespace) -> int:
     from snowmelt.core.config import dump_yaml, to_dict
     from snowmelt.train.launch import default_exp_dir, prepare_run, run_settings, start_run
 
+    if args.bpe_model is not None and args.tokenizer is not None:
+        raise ConfigError(
+            f"--tokenizer {args.tokenizer} and --bpe-model both say how text is cut into tokens",
+            hint="leave one of them out",
+        )
     mix = args.mix
     if args.giga_prob is not None:
         if not 0.0 <= args.giga_prob < 1.0:

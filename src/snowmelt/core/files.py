@@ -7,6 +7,7 @@ the process is killed or the power fails at any moment.
 import errno
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +15,14 @@ from typing import Final
 
 from snowmelt.core.errors import UserError
 
+try:
+    import fcntl
+except ImportError:  # no POSIX system
+    fcntl = None  # type: ignore[assignment]
+
 __all__ = [
     "atomic_path",
+    "held_folder",
     "make_folder",
     "refusal",
     "remove_leftovers",
@@ -26,6 +33,9 @@ __all__ = [
 
 # How unfinished files are called: <prefix><8 hexadecimal digits>-<final name>.
 _TEMPORARY: Final = ".tmp-"
+
+# How often a process that waits for a folder looks again.
+_LOCK_POLL_S: Final = 0.1
 
 _LFS_POINTER: Final = b"version https://git-lfs"
 
@@ -90,6 +100,50 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make the folder {path}: {error.strerror or error}") from None
+
+
+@contextmanager
+def held_folder(path: Path, *, patience_s: float = 0.0) -> Iterator[None]:
+    """Keep a folder for this process until the block ends; a kill lets go of it too.
+
+    The lock is on the folder itself, so no file is left behind. Systems without such locks, and
+    file systems that refuse them, hold nothing.
+
+    Args:
+        path: a folder; made where it is missing.
+        patience_s: time that another process has to let go of it.
+
+    Raises:
+        UserError: another process holds it, or it cannot be made.
+    """
+    make_folder(path)
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(path, os.O_RDONLY)
+    give_up_at = time.monotonic() + patience_s
+    try:
+        while not _lock(handle):
+            if time.monotonic() >= give_up_at:
+                raise UserError(
+                    f"another process is writing in {path}",
+                    "wait until it has ended, or choose another folder",
+                )
+            time.sleep(_LOCK_POLL_S)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int) -> bool:
+    """Whether a folder is ours now, or cannot be anybody's."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass  # some network file systems know no locks
+    return True
 
 
 def refusal(error: OSError) -> UserError | None:

@@ -194,6 +194,12 @@ def start_run(plan: RunPlan, *, max_restarts: int = 0, master_port: int = 0) -> 
     """
     make_folder(plan.options.exp_dir)
     if _STARTED_BY_TORCHRUN in os.environ:  # this process is one of many already
+        if max_restarts or master_port:
+            raise ConfigError(
+                f"{'--max-restarts' if max_restarts else '--master-port'} has no meaning here: "
+                "torchrun has started the processes",
+                hint="torchrun has options of these names: write them before the program",
+            )
         train(plan.config, plan.tokenizer, plan.options)
     else:
         launch(
@@ -251,6 +257,11 @@ def _choose_world_size(world_size: str, device: str) -> int:
                 hint="leave --world-size out: torchrun has options of its own",
             )
         return int(started)
+    if device == "mps" and world_size not in ("auto", "1"):
+        raise ConfigError(
+            f"--world-size {world_size}: one process computes on mps",
+            hint="leave --world-size out, or add --device cpu",
+        )
     if world_size == "auto":
         return {"cuda": torch.cuda.device_count(), "cpu": num_cores()}.get(device, 1)
     if not world_size.isdecimal() or int(world_size) < 1:

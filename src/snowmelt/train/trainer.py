@@ -32,7 +32,7 @@ from snowmelt.checkpoint.experiment import (
 )
 from snowmelt.checkpoint.files import load_checkpoint
 from snowmelt.core.config import to_dict
-from snowmelt.core.files import atomic_path, remove_leftovers
+from snowmelt.core.files import atomic_path, held_folder, remove_leftovers
 from snowmelt.core.interrupt import stop_requests
 from snowmelt.core.log import setup_logging
 from snowmelt.core.progress import progress_bar
@@ -66,6 +66,9 @@ from snowmelt.train.validation import dev_losses
 __all__ = ["RunOptions", "train"]
 
 _logger = logging.getLogger(__name__)
+
+# The processes of a run that was killed may still be saving.
+_PATIENCE_S: Final = 30.0
 
 # Batches whose statistics --print-diagnostics shows.
 _NUM_DIAGNOSTIC_STEPS: Final = 6
@@ -107,8 +110,10 @@ def train(config: ExperimentConfig, tokenizer: Tokenizer, options: RunOptions) -
         KeyboardInterrupt: SIGINT or SIGTERM came; the batch was finished and its state saved.
     """
     device = torch.device(options.device)
-    with process_group(device) as ranks:
-        options = replace(options, resume_from=broadcast_from_main(lambda: _start(options), ranks))
+    with process_group(device) as ranks, ExitStack() as stack:
+        options = replace(
+            options, resume_from=broadcast_from_main(lambda: _start(options, stack), ranks)
+        )
         setup_logging(
             options.exp_dir / "log" / time.strftime("log-train-%Y-%m-%d-%H-%M-%S"),
             rank=ranks.rank,
@@ -136,8 +141,10 @@ def train(config: ExperimentConfig, tokenizer: Tokenizer, options: RunOptions) -
         _logger.info("Done!")
 
 
-def _start(options: RunOptions) -> Path | None:
-    """The checkpoint to go on from, if any."""
+def _start(options: RunOptions, stack: ExitStack) -> Path | None:
+    """The checkpoint to go on from, if any; the folder is this run's alone from here on."""
+    if not options.print_diagnostics:
+        stack.enter_context(held_folder(options.exp_dir, patience_s=_PATIENCE_S))
     return newest_checkpoint(options.exp_dir) if restart_count() else options.resume_from
 
 
