@@ -23,6 +23,7 @@ except ImportError:  # no POSIX system
 __all__ = [
     "atomic_path",
     "held_folder",
+    "is_lfs_pointer",
     "make_folder",
     "refusal",
     "remove_leftovers",
@@ -207,18 +208,27 @@ def require_file(
     if path.is_dir():
         raise error(f"{what} {path} is a directory, a file is needed", hint)
     try:
-        with path.open("rb") as stream:
-            head = stream.read(len(_LFS_POINTER))
+        is_pointer = is_lfs_pointer(path)
     except FileNotFoundError:
         raise error(f"{what} {path} does not exist", hint) from None
     except OSError as reason:
         raise error(f"{what} {path} cannot be read: {reason.strerror or reason}", hint) from None
-    if head == _LFS_POINTER:
+    if is_pointer:
         raise error(
             f"{what} {path} is a git-lfs pointer, not the file itself",
             "fetch the content with: git lfs pull",
         )
     return path
+
+
+def is_lfs_pointer(path: str | Path) -> bool:
+    """Whether a file is a git-lfs pointer: a small text for a large file that was not fetched.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with Path(path).open("rb") as stream:
+        return stream.read(len(_LFS_POINTER)) == _LFS_POINTER
 
 
 def _fsync(path: Path) -> None:
