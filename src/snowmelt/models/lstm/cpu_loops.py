@@ -15,7 +15,7 @@ multiples of `LANES`. No function checks an argument or keeps anything: the door
 `cpu_recurrence`. Everything that is compiled is in this file, as numba's cache looks at the date of
 one file only.
 
-Accuracy: sigmoid and tanh within 4e-7 of their size, tanh also near 0.
+Accuracy: sigmoid and tanh within 1e-6 of their size, tanh also near 0.
 """
 
 from __future__ import annotations
