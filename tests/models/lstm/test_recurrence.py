@@ -1,9 +1,12 @@
 """One layer through time: the equations, and their gradients."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
+from snowmelt.models.lstm import cpu_recurrence
 from snowmelt.models.lstm.recurrence import lstm_recurrence
 
 NUM_FRAMES, BATCH, CELLS = 5, 3, 4
@@ -110,3 +113,79 @@ def test_half_precision_is_near(projected: bool) -> None:
         gradients.append([out, cells, *grads])
     for a, b in zip(*gradients, strict=True):
         assert (a - b).abs().max() < 0.03 * a.abs().max()
+
+
+def _float32_inputs(num_frames: int = NUM_FRAMES) -> list[Tensor | None]:
+    """Of sizes that the compiled loops take; weights too small for chaos."""
+    generator = torch.Generator().manual_seed(1)
+    shapes = [(num_frames, BATCH, 128), (128, 16), (16, 32), (BATCH, 16), (BATCH, 32)]
+    gates_in, *weights, h, c = (torch.randn(shape, generator=generator) for shape in shapes)
+    return [gates_in, *(0.25 * weight for weight in weights), h, c]
+
+
+def test_compiled_gradients_are_those_of_the_equations() -> None:
+    """float32 as in training on the CPU, against autograd on the equations in float64."""
+    inputs = _float32_inputs(num_frames=60)
+    grad = torch.randn(60, BATCH, 16)
+    gradients = []
+    for function, dtype in ((lstm_recurrence, torch.float32), (_written_out, torch.float64)):
+        gates_in, weight_hh, weight_hr, h, c = (x.to(dtype) for x in inputs)
+        leaves = [x.clone().requires_grad_() for x in (gates_in, weight_hh, weight_hr)]
+        out, _ = function(*leaves, h, c)
+        gradients.append([out, *torch.autograd.grad(out, leaves, grad.to(dtype))])
+    for result, wanted in zip(*gradients, strict=True):
+        difference = (result.double() - wanted).abs().max()
+        assert difference < 2e-6 * wanted.abs().max()
+
+
+@pytest.fixture
+def compiled_calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Grows by one name whenever compiled loops run."""
+    calls: list[str] = []
+    for name in ("cpu_forward", "cpu_backward"):
+        function = getattr(cpu_recurrence, name)
+
+        def counted(*args: object, name: str = name, function: Any = function) -> object:
+            calls.append(name)
+            return function(*args)
+
+        monkeypatch.setattr(cpu_recurrence, name, counted)
+    return calls
+
+
+def test_training_is_compiled(compiled_calls: list[str]) -> None:
+    inputs = _float32_inputs()
+    inputs[0].requires_grad_()
+    lstm_recurrence(*inputs)[0].sum().backward()
+    assert compiled_calls == ["cpu_forward", "cpu_backward"]
+
+
+def test_without_a_gradient_only_many_frames_are_compiled(compiled_calls: list[str]) -> None:
+    short = lstm_recurrence(*_float32_inputs(num_frames=170))
+    assert compiled_calls == []
+    long = lstm_recurrence(*_float32_inputs(num_frames=171))
+    assert compiled_calls == ["cpu_forward"]
+    assert short[0].shape == (170, BATCH, 16)
+    assert long[0].shape == (171, BATCH, 16)
+
+
+def test_float64_and_other_sizes_are_plain(compiled_calls: list[str]) -> None:
+    for inputs in (
+        [x.double() for x in _float32_inputs()],
+        _inputs(projected=True, dtype=torch.float32),
+    ):
+        inputs[0].requires_grad_()
+        lstm_recurrence(*inputs)[0].sum().backward()
+    assert compiled_calls == []
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace.*:DeprecationWarning")
+def test_a_trace_holds_the_whole_computation(compiled_calls: list[str]) -> None:
+    """A compiled call would be a constant in it."""
+    inputs = _float32_inputs(num_frames=200)
+    with torch.no_grad():
+        traced = torch.jit.trace(lambda *x: lstm_recurrence(*x)[0], tuple(inputs))
+        others = [0.5 * x for x in inputs]
+        expected = _written_out(*others)[0]
+        torch.testing.assert_close(traced(*others), expected, rtol=1e-5, atol=1e-5)

@@ -63,6 +63,13 @@ def test_folded_normalisation_sees_normalised_features(module: Conv2dSubsampling
     torch.testing.assert_close(module(x), expected)
 
 
+def test_training_gives_the_frames_of_evaluation(module: Conv2dSubsampling) -> None:
+    module.double().eval()
+    x = torch.randn(2, 39, 20, dtype=torch.float64)
+    expected = module(x)
+    torch.testing.assert_close(module.train()(x), expected)
+
+
 def test_training_gives_finite_gradients(module: Conv2dSubsampling) -> None:
     module.train()
     module(torch.randn(2, 39, 20)).square().sum().backward()

@@ -75,7 +75,10 @@ class Conv2dSubsampling(nn.Module):
         Returns:
             (N, (T - 5) // 4, C).
         """
-        x = self.conv(x.unsqueeze(1))  # (N, channels, T', bands)
+        # In training with the channels last in memory: there the convolutions' products need no
+        # transposition, and the one below is needed in either order.
+        x = x.unsqueeze(-1).permute(0, 3, 1, 2) if self.training else x.unsqueeze(1)
+        x = self.conv(x)  # (N, channels, T', bands)
         x = self.out(x.transpose(1, 2).flatten(start_dim=2))
         out: Tensor = self.out_balancer(self.out_norm(x))
         return out
