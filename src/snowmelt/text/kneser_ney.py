@@ -25,6 +25,10 @@ __all__ = ["estimate_kneser_ney"]
 
 _SMALLEST: Final = 1e-99  # what log10 of 0 is taken from
 
+# Probabilities that sum to 1 may come out a little below. The original then divides by what is
+# left, which gives weights of 10^15; here it is 1.
+_ROUNDING: Final = 1e-12
+
 _Float64 = npt.NDArray[np.float64]
 
 _log = logging.getLogger(__name__)
@@ -61,7 +65,7 @@ def _probabilities(counts: NgramCounts, length: int) -> _Float64:
     """f(z | h) of every n-gram of this length."""
     counted = counts.orders[length - 1]
     discount = _discount(counted, length)
-    num_histories = int(counted.histories.max()) + 1
+    num_histories = int(counted.histories.max(initial=-1)) + 1
     raw = counted.counts
     if length == 1:
         # <s> follows nothing. (The original gives it a share in models of order 1.)
@@ -99,7 +103,9 @@ def _backoffs(above: OrderCounts, p: _Float64, lower: _Float64, num_histories: i
     # bincount adds one after the other: the same rounding as a loop over the n-grams.
     left = 1.0 - np.bincount(above.histories, p, num_histories)
     lower_sums = np.bincount(above.histories, lower, num_histories)
-    has_weight = (np.bincount(above.histories, minlength=num_histories) > 0) & (lower_sums < 1.0)
+    has_weight = (np.bincount(above.histories, minlength=num_histories) > 0) & (
+        lower_sums < 1.0 - _ROUNDING
+    )
     backoffs = np.full(num_histories, np.nan)
     backoffs[has_weight] = _log10(left[has_weight] / (1.0 - lower_sums[has_weight]))
     return backoffs

@@ -86,9 +86,13 @@ def compile_lg(
             "make both from the same words, in the same spelling (upper or lower case)",
         )
     watch.log("composed", num_composed, None)
-    is_stopped = kaldifst.determinize_star(
-        composed, delta=_DELTA, max_states=_MAX_GROWTH * num_composed + 1000, use_log=True
-    )
+    max_states = _MAX_GROWTH * num_composed + 1000
+    try:
+        is_stopped = kaldifst.determinize_star(
+            composed, delta=_DELTA, max_states=max_states, use_log=True
+        )
+    except RuntimeError:  # "not functional": one spelling, two sentences
+        is_stopped = True
     if is_stopped:
         raise DataError(
             "lexicon and grammar cannot be determinized: some words are spelled alike",

@@ -115,7 +115,7 @@ def _count(
         histories * num_words + last, return_index=True, return_inverse=True, return_counts=True
     )
     distinct_histories = histories[first]
-    history_first = np.full(int(histories.max()) + 1, len(last), dtype=np.int64)
+    history_first = np.full(int(histories.max(initial=-1)) + 1, len(last), dtype=np.int64)
     np.minimum.at(history_first, distinct_histories, first)
     order = np.lexsort((first, history_first[distinct_histories]))
     place_of = np.empty(len(order), dtype=np.int64)
