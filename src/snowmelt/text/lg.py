@@ -46,6 +46,7 @@ _MAX_EPSILONS: Final = 64
 
 _Int32 = npt.NDArray[np.int32]
 _Int64 = npt.NDArray[np.int64]
+_Float32 = npt.NDArray[np.float32]
 _Float64 = npt.NDArray[np.float64]
 
 _log = logging.getLogger(__name__)
@@ -121,43 +122,19 @@ def remove_epsilons(graph: Transducer) -> DecodingGraph:
         DataError: epsilons go round in a circle.
     """
     closure = _closure(graph)
-    is_token = graph.ilabels > 0
     has_tokens = np.zeros(graph.num_states, dtype=bool)
-    has_tokens[graph.src[is_token]] = True
+    has_tokens[graph.src[graph.ilabels > 0]] = True
     closure = closure.where((has_tokens | np.isfinite(graph.final_scores))[closure.target])
 
-    # Arcs with a token, each once for every target in the closure of its own target.
-    arcs = np.flatnonzero(is_token)
-    splits = closure.splits(graph.num_states)
-    item, entry = _expand(graph.dst[arcs], splits)
-    arc = arcs[item]
-    expanded = _Arcs(
-        src=graph.src[arc],
-        dst=closure.target[entry],
-        labels=graph.ilabels[arc],
-        scores=graph.scores[arc] + closure.scores[entry],
-        words=_Words.of_labels(graph.olabels[arc]).followed_by(closure.words.take(entry)),
-    )
-
-    # The start has the arcs and the end of all states it reaches without a token.
-    own = np.arange(splits[graph.start], splits[graph.start + 1])
     final_scores = graph.final_scores.astype(np.float64)
-    # Words before such an end would stand on no arc; `#n` follows a token, so there are none.
+    arcs = _arcs_to_closures(graph, closure)
+    arcs = arcs.joined_with(_arcs_from_start(graph, closure, arcs))
+    # Words before an end without any token would stand on no arc; `#n` follows a token, so there
+    # are none.
+    own = closure.of(graph.start)
     ends = closure.scores[own] + final_scores[closure.target[own]]
     final_scores[graph.start] = ends.max(initial=-np.inf)
-    others = own[closure.target[own] != graph.start]
-    item, copied = _expand(
-        closure.target[others], np.searchsorted(expanded.src, np.arange(graph.num_states + 1))
-    )
-    entry = others[item]
-    from_start = _Arcs(
-        src=np.full(len(copied), graph.start),
-        dst=expanded.dst[copied],
-        labels=expanded.labels[copied],
-        scores=closure.scores[entry] + expanded.scores[copied],
-        words=closure.words.take(entry).followed_by(expanded.words.take(copied)),
-    )
-    return _graph_of(graph.start, expanded.joined_with(from_start), final_scores)
+    return _graph_of(graph.start, arcs, final_scores)
 
 
 class _Watch:
@@ -209,10 +186,10 @@ class _Words:
 
 @dataclass(frozen=True)
 class _Arcs:
-    src: _Int64
-    dst: _Int64
+    src: _Int32
+    dst: _Int32
     labels: _Int32
-    scores: _Float64
+    scores: _Float32
     words: _Words
 
     def joined_with(self, other: "_Arcs") -> "_Arcs":
@@ -238,8 +215,8 @@ class _Arcs:
 class _Closure:
     """What every state reaches without a token: entries (origin, target), sorted by origin."""
 
-    origin: _Int64
-    target: _Int64
+    origin: _Int32
+    target: _Int32
     scores: _Float64
     words: _Words
 
@@ -254,43 +231,79 @@ class _Closure:
             self.words.take(places),
         )
 
-    def splits(self, num_states: int) -> _Int64:
-        return np.searchsorted(self.origin, np.arange(num_states + 1))
+    def joined_with(self, other: "_Closure") -> "_Closure":
+        return _Closure(
+            np.concatenate([self.origin, other.origin]),
+            np.concatenate([self.target, other.target]),
+            np.concatenate([self.scores, other.scores]),
+            self.words.joined_with(other.words),
+        )
+
+    def of(self, state: int) -> _Int64:
+        """Places of the entries of one state."""
+        return np.flatnonzero(self.origin == state)
+
+
+def _arcs_to_closures(graph: Transducer, closure: _Closure) -> _Arcs:
+    """Arcs with a token, each once for every target in the closure of its own target."""
+    arcs = np.flatnonzero(graph.ilabels > 0)
+    item, entry = _expand(graph.dst[arcs], _splits(closure.origin, graph.num_states))
+    arc = arcs[item]
+    words = _Words.of_labels(graph.olabels[arc]).followed_by(closure.words.take(entry))
+    return _Arcs(
+        src=graph.src[arc].astype(np.int32),
+        dst=closure.target[entry],
+        labels=graph.ilabels[arc],
+        scores=(graph.scores[arc] + closure.scores[entry]).astype(np.float32),
+        words=words,
+    )
+
+
+def _arcs_from_start(graph: Transducer, closure: _Closure, arcs: _Arcs) -> _Arcs:
+    """The arcs of all states that the start reaches without a token, as arcs of the start."""
+    own = closure.of(graph.start)
+    own = own[closure.target[own] != graph.start]
+    item, copied = _expand(closure.target[own], _splits(arcs.src, graph.num_states))
+    entry = own[item]
+    return _Arcs(
+        src=np.full(len(copied), graph.start, dtype=np.int32),
+        dst=arcs.dst[copied],
+        labels=arcs.labels[copied],
+        scores=(closure.scores[entry] + arcs.scores[copied]).astype(np.float32),
+        words=closure.words.take(entry).followed_by(arcs.words.take(copied)),
+    )
 
 
 def _closure(graph: Transducer) -> _Closure:
     """All paths of epsilons; of several between the same two states the best."""
     epsilons = np.flatnonzero(graph.ilabels == 0)
-    splits = np.searchsorted(graph.src[epsilons], np.arange(graph.num_states + 1))
-    states = np.arange(graph.num_states)
-    nothing = _Words(np.zeros(graph.num_states + 1, dtype=np.int64), np.zeros(0, dtype=np.int32))
-    level = _Closure(states, states, np.zeros(graph.num_states), nothing)
-    levels = [level]
-    while len(level.origin):
-        if len(levels) > _MAX_EPSILONS:
-            raise DataError("the graph has a circle of steps without a token")
+    splits = _splits(graph.src[epsilons], graph.num_states)
+    states = np.arange(graph.num_states, dtype=np.int32)
+    nothing = _Words.of_labels(np.zeros(graph.num_states, dtype=np.int32))
+    level = every = _Closure(states, states, np.zeros(graph.num_states), nothing)
+    for _ in range(_MAX_EPSILONS):
         path, place = _expand(level.target, splits)
+        if not len(path):
+            break
         arc = epsilons[place]
         level = _Closure(
             level.origin[path],
-            graph.dst[arc].astype(np.int64),
+            graph.dst[arc],
             level.scores[path] + graph.scores[arc],
             level.words.take(path).followed_by(_Words.of_labels(graph.olabels[arc])),
         )
-        levels.append(level)
-    words = levels[0].words
-    for level in levels[1:]:
-        words = words.joined_with(level.words)
-    every = _Closure(
-        np.concatenate([level.origin for level in levels]),
-        np.concatenate([level.target for level in levels]),
-        np.concatenate([level.scores for level in levels]),
-        words,
-    )
+        every = every.joined_with(level)
+    else:
+        raise DataError("the graph has a circle of steps without a token")
     every = every.take(np.lexsort((-every.scores, every.target, every.origin)))
     is_best = np.ones(len(every.origin), dtype=bool)
     is_best[1:] = (np.diff(every.origin) != 0) | (np.diff(every.target) != 0)
     return every.where(is_best)
+
+
+def _splits(rows: npt.NDArray[np.integer], num_rows: int) -> _Int64:
+    """Where the entries of each row begin, if `rows` is sorted."""
+    return np.searchsorted(rows, np.arange(num_rows + 1))
 
 
 def _expand(rows: npt.NDArray[np.integer], splits: _Int64) -> tuple[_Int64, _Int64]:
@@ -313,26 +326,32 @@ def _without_disambiguation(graph: Transducer, first_token: int, first_word: int
 
 def _graph_of(start: int, arcs: _Arcs, final_scores: _Float64) -> DecodingGraph:
     """The part that can be reached, states renumbered in order, the start first."""
-    arcs = arcs.take(np.lexsort((arcs.dst, arcs.labels, arcs.src)))
-    splits = np.searchsorted(arcs.src, np.arange(len(final_scores) + 1))
-    is_reached = np.zeros(len(final_scores), dtype=bool)
-    reached = np.array([start])
+    num_states = len(final_scores)
+    ranks = np.arange(num_states, dtype=np.int32)
+    ranks[:start] += 1
+    ranks[start] = 0
+    arcs = arcs.take(np.lexsort((ranks[arcs.dst], arcs.labels, ranks[arcs.src])))
+    src, dst = ranks[arcs.src], ranks[arcs.dst]
+    splits = _splits(src, num_states)
+    is_reached = np.zeros(num_states, dtype=bool)
+    reached = np.zeros(1, dtype=np.int32)
     while len(reached):
         is_reached[reached] = True
         _, place = _expand(reached, splits)
-        reached = np.unique(arcs.dst[place][~is_reached[arcs.dst[place]]])
-    states = np.flatnonzero(is_reached)
-    states = np.concatenate([[start], states[states != start]])
-    numbers = np.full(len(final_scores), -1, dtype=np.int64)
-    numbers[states] = np.arange(len(states))
-    _, place = _expand(states, splits)
-    kept = arcs.take(place)
+        reached = np.unique(dst[place][~is_reached[dst[place]]])
+    if not is_reached[src].all():
+        kept = np.flatnonzero(is_reached[src])
+        arcs, src, dst = arcs.take(kept), src[kept], dst[kept]
+    numbers = np.cumsum(is_reached, dtype=np.int32) - 1
+    by_rank = np.empty(num_states, dtype=np.int64)
+    by_rank[ranks] = np.arange(num_states)
+    states = by_rank[is_reached]
     return DecodingGraph(
-        row_splits=np.searchsorted(numbers[kept.src], np.arange(len(states) + 1)),
-        dst=numbers[kept.dst].astype(np.int32),
-        labels=kept.labels.astype(np.int32),
-        scores=kept.scores.astype(np.float32),
-        word_splits=kept.words.splits,
-        words=kept.words.values.astype(np.int32),
+        row_splits=_splits(numbers[src], len(states)),
+        dst=numbers[dst],
+        labels=arcs.labels,
+        scores=arcs.scores,
+        word_splits=arcs.words.splits,
+        words=arcs.words.values,
         final_scores=final_scores[states].astype(np.float32),
     )
