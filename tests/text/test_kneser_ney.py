@@ -136,5 +136,8 @@ def test_texts_too_small_for_discounts(caplog: pytest.LogCaptureFixture) -> None
         model = as_dictionary(estimate_kneser_ney(["a b"] * 3, 2))
     assert "no 2-gram occurs once or twice" in caplog.text
     assert 10 ** model[("a", "b")][0] == pytest.approx(2.5 / 3)
+    # No 2-gram occurs once, three occur twice: a tenth of one is counted.
+    model = as_dictionary(estimate_kneser_ney(["a b"] * 2, 2))
+    assert 10 ** model[("a", "b")][0] == pytest.approx((2 - 0.1 / 6) / 2)
     with pytest.raises(DataError, match="there is no text"):
         estimate_kneser_ney([], 2)

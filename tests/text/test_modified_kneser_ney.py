@@ -38,6 +38,17 @@ def test_example_by_hand(caplog: pytest.LogCaptureFixture) -> None:
         assert weight is None or 10 ** model[ngram][1] == pytest.approx(weight), ngram
 
 
+def test_three_discounts_by_hand() -> None:
+    # Four words occur once (</s> too), two twice, one three times, one four times: Y = 4/8, the
+    # discounts are 1 - 4Y/4, 2 - 3Y/2, 3 - 4Y. Of 15, 4 * 0.5 + 2 * 1.25 + 2 * 1 are left for nine
+    # words, <UNK> one of them.
+    model = as_dictionary(estimate_modified_kneser_ney(["a b c d d e e f f f g g g g"], 1))
+    left = 6.5 / 15 / 9
+    expected = {"a": 0.5, "</s>": 0.5, "d": 0.75, "f": 2.0, "g": 3.0, "<UNK>": 0.0}
+    for word, count in expected.items():
+        assert 10 ** model[(word,)][0] == pytest.approx(count / 15 + left), word
+
+
 @pytest.mark.parametrize(("order", "vocabulary"), [(1, None), (2, ["A", "AT", "NEW"]), (3, None)])
 def test_probabilities_sum_to_one(order: int, vocabulary: list[str] | None) -> None:
     model = estimate_modified_kneser_ney(random_sentences(3, 300), order, vocabulary)
