@@ -3,9 +3,8 @@
 import math
 import random
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
-from snowmelt.text.arpa import ArpaModel, write_arpa
+from snowmelt.text.arpa import ArpaModel
 from snowmelt.text.lexicon import Lexicon, add_disambiguation, disambiguated_tokens
 from snowmelt.text.lexicon_fst import lexicon_to_transducer
 from snowmelt.text.modified_kneser_ney import estimate_modified_kneser_ney
@@ -20,6 +19,7 @@ __all__ = [
     "lexicon_transducer",
     "random_sentences",
     "segmentations",
+    "table_of",
     "word_model",
 ]
 
@@ -115,11 +115,6 @@ class SlowNgrams:
     def _steps(sentence: Sequence[str]) -> Iterator[tuple[Sequence[str], str]]:
         words = ["<s>", *sentence, "</s>"]
         return ((words[:i], words[i]) for i in range(1, len(words)))
-
-
-def arpa_file(path: Path, model: ArpaModel) -> Path:
-    write_arpa(path, model)
-    return path
 
 
 def table_of(*symbols: str) -> SymbolTable:
