@@ -119,3 +119,16 @@ def test_only_valid_parts_are_compared(make_run):
     assert differences(run, "out", torch.tensor([[0.0, 0.0, 9.0], [0.0, 0.0, 0.0]]))
     assert not differences(run, "rows", torch.tensor([[9.0, 9.0, 9.0], [0.0, 0.0, 0.0]]))
     assert differences(run, "rows", torch.tensor([[0.0, 0.0, 0.0], [9.0, 0.0, 0.0]]))
+
+
+def test_transducers_in_text_form(make_run, tmp_path):
+    run = make_run({"x": torch.zeros(1)}, outputs={"g": {"file": "g.txt"}}, compare="fst_text")
+    (tmp_path / "area" / "case" / "g.txt").write_text("\n1 2 3 3 0.5\n1\n2 0 3 3\n0 1.5\n")
+    assert not differences(run, "g", "1\t2\t3\t3\t0.55\n1\n2\t0\t3\t3\n0\t1.45\n")
+    for wrong in (
+        "1 2 3 3 0.7\n1\n2 0 3 3\n0 1.5\n",
+        "1 2 3 4 0.5\n1\n2 0 3 3\n0 1.5\n",
+        "1 2 3 3 0.5\n1\n2 0 3 3\n",
+        "1 2 3 3 0.5\n1 0\n2 0 3 3\n0 1.5\n",
+    ):
+        assert differences(run, "g", wrong), wrong
