@@ -13,10 +13,16 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from snowmelt.core.errors import ConfigError
+from snowmelt.search.beam import BeamSearch
+from snowmelt.search.context_graph import ContextGraph
 from snowmelt.search.greedy import GreedySearch
 from snowmelt.search.method import SearchMethod
+from snowmelt.search.modified_beam import ModifiedBeamSearch
 
-__all__ = ["METHOD_NAMES", "SearchOptions", "build_search"]
+__all__ = ["HOTWORD_METHODS", "METHOD_NAMES", "SearchOptions", "build_search"]
+
+# A frame of 40 ms does not hold more; the original has no limit.
+_BEAM_SEARCH_SYMBOLS: Final = 5
 
 
 @dataclass(frozen=True)
@@ -26,7 +32,7 @@ class SearchOptions:
     Attributes:
         decoding_method: one of METHOD_NAMES.
         max_sym_per_frame: most tokens one encoder frame of 40 ms may emit, of greedy_search and
-            beam_search; None for 1 and 5.
+            beam_search; None for 1 and 5 (icefall_compat: any number).
         blank_penalty: subtracted from the logit of blank: above 0 gives fewer deletions and more
             insertions.
         temperature: logits are divided by it before they become probabilities; greedy_search has
@@ -56,11 +62,17 @@ class SearchOptions:
     icefall_compat: bool = False
 
 
-def build_search(options: SearchOptions) -> SearchMethod[Any]:
+def build_search(
+    options: SearchOptions, *, context_graph: ContextGraph | None = None
+) -> SearchMethod[Any]:
     """The search that the options name.
 
+    Args:
+        options: its name and its settings.
+        context_graph: hotwords, see `search.hotwords`.
+
     Raises:
-        ConfigError: there is no such method.
+        ConfigError: there is no such method, or it knows no hotwords.
     """
     if options.decoding_method not in _BUILDERS:
         close = difflib.get_close_matches(options.decoding_method, METHOD_NAMES, n=1)
@@ -69,10 +81,15 @@ def build_search(options: SearchOptions) -> SearchMethod[Any]:
             f"choose one of {', '.join(METHOD_NAMES)}",
             f"did you mean {close[0]}?" if close else "",
         )
-    return _BUILDERS[options.decoding_method](options)
+    if context_graph is not None and options.decoding_method not in HOTWORD_METHODS:
+        raise ConfigError(
+            f"{options.decoding_method} knows no hotwords",
+            f"choose {' or '.join(HOTWORD_METHODS)}",
+        )
+    return _BUILDERS[options.decoding_method](options, context_graph)
 
 
-def _greedy(options: SearchOptions) -> SearchMethod[Any]:
+def _greedy(options: SearchOptions, _: ContextGraph | None) -> SearchMethod[Any]:
     return GreedySearch(
         max_sym_per_frame=options.max_sym_per_frame or 1,
         blank_penalty=options.blank_penalty,
@@ -80,9 +97,39 @@ def _greedy(options: SearchOptions) -> SearchMethod[Any]:
     )
 
 
+def _beam(options: SearchOptions, _: ContextGraph | None) -> SearchMethod[Any]:
+    limit = options.max_sym_per_frame
+    if limit is None and not options.icefall_compat:
+        limit = _BEAM_SEARCH_SYMBOLS
+    return BeamSearch(
+        beam=options.beam_size,
+        max_sym_per_frame=limit,
+        blank_penalty=options.blank_penalty,
+        temperature=options.temperature,
+        icefall_compat=options.icefall_compat,
+    )
+
+
+def _modified_beam(options: SearchOptions, context_graph: ContextGraph | None) -> SearchMethod[Any]:
+    return ModifiedBeamSearch(
+        beam=options.beam_size,
+        blank_penalty=options.blank_penalty,
+        temperature=options.temperature,
+        context_graph=context_graph,
+        icefall_compat=options.icefall_compat,
+    )
+
+
+_Builder = Callable[[SearchOptions, ContextGraph | None], SearchMethod[Any]]
+
 # A further search: one function above, one line here.
-_BUILDERS: Final[dict[str, Callable[[SearchOptions], SearchMethod[Any]]]] = {
+_BUILDERS: Final[dict[str, _Builder]] = {
     "greedy_search": _greedy,
+    "beam_search": _beam,
+    "modified_beam_search": _modified_beam,
 }
 
 METHOD_NAMES: Final = tuple(_BUILDERS)
+
+# Those that take phrases to listen for.
+HOTWORD_METHODS: Final = ("modified_beam_search",)

@@ -19,7 +19,14 @@ import numpy as np
 from snowmelt.search.beam_advance import Beams, advance_beams, empty_beams
 from snowmelt.search.context_graph import ContextGraph, build_context_graph
 from snowmelt.search.graph_contexts import DecoderTable, bits_per_token, context_code
-from snowmelt.search.method import SearchResult, check_step, skipped_ids
+from snowmelt.search.method import (
+    SearchResult,
+    check_step,
+    num_common,
+    ranked_per_token,
+    skipped_ids,
+    token_logprobs,
+)
 from snowmelt.search.prefix_tree import Ints, Tree, empty_tree, join_trees, reserve, split_stable
 from snowmelt.search.scorer import FloatArray, IntArray, Scorer, initial_context
 
@@ -103,10 +110,12 @@ class ModifiedBeamSearch:
             is_live = lens > t
             streams = np.flatnonzero(is_live)
             rows = (slots < beams.counts[:, None]) & is_live[:, None]  # (N, K)
-            logprobs = self._logprobs(
+            logprobs = token_logprobs(
                 scorer,
                 encoder_proj[np.nonzero(rows)[0], t],
                 table.decoder_proj(beams.rows[rows]),
+                blank_penalty=self.blank_penalty,
+                temperature=self.temperature,
             )
             tree = reserve(tree, tree_size + self.beam * len(streams))
             tree_size = advance_beams(
@@ -135,10 +144,10 @@ class ModifiedBeamSearch:
         """All hypotheses, the best first; arguments as `SearchMethod.result`."""
         log_probs = self._log_probs(state, is_final=is_final)
         paths = [_path(state, k) for k in range(len(log_probs))]
-        num_stable = _common_length([tokens for tokens, _, _ in paths])
+        num_stable = num_common([tokens for tokens, _, _ in paths])
         return [
             SearchResult(*paths[k], words=None, log_prob=float(log_probs[k]), num_stable=num_stable)
-            for k in self._ranked(scorer, state, log_probs)
+            for k in ranked_per_token(log_probs, state.num_tokens, scorer.context_size)
         ]
 
     def result(self, scorer: Scorer, state: BeamState, *, is_final: bool) -> SearchResult:
@@ -149,7 +158,8 @@ class ModifiedBeamSearch:
         """The same stream with an empty result; the best hypothesis goes on alone."""
         if not keep_history:
             return self.init_state(scorer)._replace(num_frames=state.num_frames)
-        best = self._ranked(scorer, state, self._log_probs(state, is_final=True))[0]
+        log_probs = self._log_probs(state, is_final=True)
+        best = ranked_per_token(log_probs, state.num_tokens, scorer.context_size)[0]
         decoder_proj = None if state.decoder_proj is None else state.decoder_proj[best][None]
         return _fresh_state(int(state.codes[best]), decoder_proj, num_frames=state.num_frames)
 
@@ -158,26 +168,6 @@ class ModifiedBeamSearch:
             return state.log_probs
         bonuses = self.context_graph.tables.final_scores[state.bonus_states]
         return state.log_probs + bonuses.astype(state.log_probs.dtype)
-
-    def _ranked(self, scorer: Scorer, state: BeamState, log_probs: FloatArray) -> list[int]:
-        """Hypotheses by log-probability per token, the original's count with the start symbols."""
-        lens = state.num_tokens + scorer.context_size
-        order: list[int] = np.argsort(-(log_probs / lens), kind="stable").tolist()
-        return order
-
-    def _logprobs(
-        self, scorer: Scorer, encoder_proj: FloatArray, decoder_proj: FloatArray
-    ) -> FloatArray:
-        """(M, V) of M rows."""
-        logits = scorer.join(encoder_proj, decoder_proj)
-        if self.blank_penalty:
-            logits = logits.copy()
-            logits[:, scorer.blank_id] -= self.blank_penalty
-        if self.temperature != 1.0:
-            logits = logits / self.temperature
-        logprobs: FloatArray = logits - logits.max(axis=1, keepdims=True)
-        logprobs -= np.log(np.exp(logprobs).sum(axis=1, keepdims=True))
-        return logprobs
 
     def _beams(
         self,
@@ -247,12 +237,12 @@ def _new_state(
 
 
 def _decoder_table(scorer: Scorer, states: Sequence[BeamState]) -> DecoderTable:
-    """With what the states bring, and what new streams need."""
-    known = [(s.codes, s.decoder_proj) for s in states if s.decoder_proj is not None]
-    if not known:
-        return DecoderTable(scorer)
-    codes = np.concatenate([codes for codes, _ in known]).tolist()
-    return DecoderTable(scorer, codes, np.concatenate([proj for _, proj in known]))
+    """With what the states bring."""
+    table = DecoderTable(scorer)
+    for state in states:
+        if state.decoder_proj is not None:
+            table.add(state.codes.tolist(), state.decoder_proj)
+    return table
 
 
 def _path(state: BeamState, k: int) -> tuple[tuple[int, ...], tuple[int, ...], tuple[float, ...]]:
@@ -268,13 +258,4 @@ def _path(state: BeamState, k: int) -> tuple[tuple[int, ...], tuple[int, ...], t
         tokens + tuple(state.tree.tokens[records].tolist()),
         frames + tuple(state.tree.frames[records].tolist()),
         logprobs + tuple(state.tree.logprobs[records].tolist()),
-    )
-
-
-def _common_length(paths: Sequence[tuple[int, ...]]) -> int:
-    """Tokens that begin all of them."""
-    lowest, highest = min(paths), max(paths)
-    return next(
-        (i for i, pair in enumerate(zip(lowest, highest, strict=False)) if pair[0] != pair[1]),
-        len(lowest) if len(lowest) < len(highest) else len(highest),
     )

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from snowmelt.models.decoder import Decoder
 from snowmelt.models.joiner import Joiner
+from snowmelt.search.beam import BeamSearch
 from snowmelt.search.context_graph import ContextGraph, Rule, build_context_graph
 from snowmelt.search.greedy import GreedySearch
 from snowmelt.search.method import SearchMethod, SearchResult
@@ -116,6 +117,8 @@ def _search(run: Run) -> SearchMethod[Any]:
         if params.get("context_graph"):
             options["context_graph"] = _graph(params["context_graph"], "icefall")
         return ModifiedBeamSearch(**options, icefall_compat=run.compat)
+    if run.call == "beam_search":
+        return BeamSearch(**options, max_sym_per_frame=None, icefall_compat=run.compat)
     pytest.skip(f"{run.id}: method {run.call} is not built yet")
 
 
