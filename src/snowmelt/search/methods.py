@@ -46,6 +46,9 @@ class SearchOptions:
         nbest_scale: what lattice scores are multiplied by before paths are drawn.
         ngram_lm_scale: what the scores of an LG graph are multiplied by.
         icefall_compat: the original's behaviour, faults included, where it differs.
+
+    Raises:
+        ConfigError: there is no such method, or a value is too small.
     """
 
     decoding_method: str = "greedy_search"
@@ -61,6 +64,20 @@ class SearchOptions:
     ngram_lm_scale: float = 0.01
     icefall_compat: bool = False
 
+    def __post_init__(self) -> None:
+        if self.decoding_method not in METHOD_NAMES:
+            close = difflib.get_close_matches(self.decoding_method, METHOD_NAMES, n=1)
+            raise ConfigError(
+                f"unknown decoding method {self.decoding_method!r}; "
+                f"choose one of {', '.join(METHOD_NAMES)}",
+                f"did you mean {close[0]}?" if close else "",
+            )
+        if self.temperature <= 0.0:
+            raise ConfigError(f"temperature must be above 0, got {self.temperature}")
+        for name in ("beam_size", "num_paths"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+
 
 def build_search(
     options: SearchOptions, *, context_graph: ContextGraph | None = None
@@ -72,15 +89,8 @@ def build_search(
         context_graph: hotwords, see `search.hotwords`.
 
     Raises:
-        ConfigError: there is no such method, or it knows no hotwords.
+        ConfigError: the method knows no hotwords.
     """
-    if options.decoding_method not in _BUILDERS:
-        close = difflib.get_close_matches(options.decoding_method, METHOD_NAMES, n=1)
-        raise ConfigError(
-            f"unknown decoding method {options.decoding_method!r}; "
-            f"choose one of {', '.join(METHOD_NAMES)}",
-            f"did you mean {close[0]}?" if close else "",
-        )
     if context_graph is not None and options.decoding_method not in HOTWORD_METHODS:
         raise ConfigError(
             f"{options.decoding_method} knows no hotwords",
