@@ -37,7 +37,7 @@ class RecognitionResult:
         words: the words of `text` with their times and confidences.
         start_time: start of the segment in seconds from the start of the stream.
         is_final: True if nothing will be added any more.
-        num_stable_tokens: so many tokens at the front can no longer change.
+        stable_text: the beginning of `text` that can no longer change.
     """
 
     text: str
@@ -47,7 +47,7 @@ class RecognitionResult:
     words: tuple[Word, ...]
     start_time: float
     is_final: bool
-    num_stable_tokens: int
+    stable_text: str
 
 
 class OnlineRecognizer:
@@ -56,6 +56,7 @@ class OnlineRecognizer:
     Args:
         model: what `snowmelt.load_model` gives.
         search: how tokens are found, of `search.methods.build_search`; greedy if not given.
+        word_table: the word of each word id, for a search on a graph of words.
         max_chunks: most chunks that `decode_streams` takes at once, where they are there already:
             a recording is recognised several times faster than chunk by chunk, with the same
             words. What is heard live never waits for a second chunk.
@@ -75,11 +76,13 @@ class OnlineRecognizer:
         model: SpeechModel,
         *,
         search: SearchMethod[Any] | None = None,
+        word_table: Sequence[str] | None = None,
         max_chunks: int = 1,
     ) -> None:
         self._model = model
         self._chunk_len = model.backend.decode_chunk_len
         self._search = search or GreedySearch()
+        self._word_table = word_table
         self._max_chunks = max_chunks
 
     @property
@@ -148,7 +151,9 @@ class OnlineRecognizer:
         found = self._search.result(
             self._model.backend.scorer, stream.search_state, is_final=is_final
         )
-        return _result(self._model, found, stream.segment_start, is_final)
+        return _result(
+            self._model, found, self._word_table, stream.segment_start, is_final=is_final
+        )
 
     def reset(self, stream: OnlineStream, *, keep_history: bool = True) -> None:
         """Begin a new segment: the result is cleared, the encoder goes on.
@@ -173,11 +178,19 @@ class OfflineRecognizer:
     Args:
         model: what `snowmelt.load_model` gives.
         search: how tokens are found, of `search.methods.build_search`; greedy if not given.
+        word_table: the word of each word id, for a search on a graph of words.
     """
 
-    def __init__(self, model: SpeechModel, *, search: SearchMethod[Any] | None = None) -> None:
+    def __init__(
+        self,
+        model: SpeechModel,
+        *,
+        search: SearchMethod[Any] | None = None,
+        word_table: Sequence[str] | None = None,
+    ) -> None:
         self._model = model
         self._search = search or GreedySearch()
+        self._word_table = word_table
 
     def create_stream(self) -> OfflineStream:
         """A stream that has heard nothing."""
@@ -211,7 +224,7 @@ class OfflineRecognizer:
         """
         if stream.found is None:
             raise ValueError("the stream has no result: call decode_streams first")
-        return _result(self._model, stream.found, segment_start=0, is_final=True)
+        return _result(self._model, stream.found, self._word_table, 0, is_final=True)
 
 
 def _new_sound(model: SpeechModel) -> FeatureStream:
@@ -235,19 +248,34 @@ def _padded(sounds: Sequence[FeatureStream]) -> tuple[FloatArray, IntArray]:
 
 
 def _result(
-    model: SpeechModel, found: SearchResult, segment_start: int, is_final: bool
+    model: SpeechModel,
+    found: SearchResult,
+    word_table: Sequence[str] | None,
+    segment_start: int,
+    *,
+    is_final: bool,
 ) -> RecognitionResult:
     tokens = tuple(model.tokenizer.id_to_token[i] for i in found.tokens)
     timestamps = tuple(
         round((frame - segment_start) * ENCODER_FRAME_S, 3) for frame in found.timestamps
     )
+    text = model.tokenizer.decode(list(found.tokens))
+    stable_text = text
+    if not is_final and found.num_stable < len(tokens):
+        stable_text = model.tokenizer.decode(list(found.tokens[: found.num_stable]))
+    if found.words is not None:
+        if word_table is None:
+            raise ValueError("the search finds word ids: give the recognizer a word_table")
+        # The graph knows words that its tokens spell otherwise.
+        text = " ".join(word_table[i] for i in found.words)
+        stable_text = text if is_final else ""
     return RecognitionResult(
-        text=model.tokenizer.decode(list(found.tokens)),
+        text=text,
         tokens=tokens,
         timestamps=timestamps,
         token_logprobs=found.token_logprobs,
         words=timed_words(tokens, timestamps, found.token_logprobs),
         start_time=round(segment_start * ENCODER_FRAME_S, 3),
         is_final=is_final,
-        num_stable_tokens=len(tokens) if is_final else found.num_stable,
+        stable_text=stable_text,
     )
