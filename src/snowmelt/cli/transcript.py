@@ -92,7 +92,12 @@ def _line(line_format: Format, name: str, result: "RecognitionResult") -> str:
         "path": name,
         "text": result.text,
         "words": [
-            {"word": w.text, "start": w.start, "confidence": round(w.confidence, 4)}
+            {
+                "word": w.text,
+                "start": w.start,
+                "end": w.end,
+                "confidence": round(w.confidence, 4),
+            }
             for w in result.words
         ],
         "tokens": result.tokens,
