@@ -261,6 +261,28 @@ def test_live_lines_end_with_the_final_result(exp_dir, sounds, expected, capsys,
         assert results[-1]["is_final"] is True and results[-1]["text"] == expected[name]
 
 
+def test_other_searches_and_hotwords(exp_dir, sounds, tmp_path, capsys):
+    name = sounds / "mono.wav"
+    for method in ("beam_search", "modified_beam_search"):
+        texts = []
+        for live in ([], ["--live"]):
+            assert _transcribe(exp_dir, name, "--method", method, *live) == 0
+            texts.append(capsys.readouterr().out)
+        assert texts[0] == texts[1] != "\n"
+    phrases = tmp_path / "names.txt"
+    phrases.write_text("BI\n")
+    options = ["--decoding-method", "modified_beam_search", "--hotwords-file", str(phrases)]
+    assert _transcribe(exp_dir, name, *options, "--hotwords-score", "9") == 0
+    assert capsys.readouterr().out.count("BI") > texts[0].count("BI")
+
+
+@pytest.mark.parametrize("options", [["--epoch", "1,2"], ["--method", "greedy_search,beam_search"]])
+def test_lists_are_for_scoring(exp_dir, sounds, capsys, options):
+    assert _transcribe(exp_dir, sounds / "mono.wav", *options) == 2
+    err = capsys.readouterr().err
+    assert "this command takes one" in err and len(err.splitlines()) == 1
+
+
 def test_a_reader_that_leaves_is_no_error(exp_dir, sounds):
     command = [sys.executable, "-m", "snowmelt", "transcribe", "--model", str(exp_dir)]
     command += ["--device", "cpu", str(sounds / "mono.wav"), str(sounds / "missing.wav")]

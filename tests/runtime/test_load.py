@@ -112,9 +112,14 @@ def test_the_head_of_another_corpus_may_be_chosen(encoder, tmp_path):
         for module, weight in (
             (f"joiner{suffix}.encoder_proj", _weight(model)),
             (f"joiner{suffix}.output_linear", scorer._joiner.output_linear.weight),
-            (f"decoder{suffix}.embedding", scorer._decoder.embedding.weight),
         ):
             torch.testing.assert_close(weight, _folded(weights, module))
+        embedding = _folded(weights, f"decoder{suffix}.embedding")
+        taps = _folded(weights, f"decoder{suffix}.conv")  # (D, D / groups, 2)
+        newest = torch.zeros(*embedding.shape, 2)
+        newest[:, :, 1] = embedding
+        table = torch.nn.functional.conv1d(newest, taps, groups=len(taps) // taps.shape[1])
+        torch.testing.assert_close(scorer._tables[1][:-1], table[:, :, 0])
     with pytest.raises(CheckpointError, match=r"no head 'ted' \(hint: choose main, giga\)"):
         load_model(tmp_path, head="ted")
     plain = WeightsChoice(epoch=2, avg=2, use_averaged_model=False)

@@ -11,6 +11,9 @@ from snowmelt.presets.frames import LSTM_FRONT_END, ZIPFORMER_FRONT_END
 from snowmelt.runtime.backend import SpeechModel
 from snowmelt.runtime.recognizer import OfflineRecognizer, OnlineRecognizer
 from snowmelt.runtime.stream import OnlineStream
+from snowmelt.search.greedy import GreedySearch
+from snowmelt.search.method import SearchResult
+from snowmelt.search.modified_beam import ModifiedBeamSearch
 from tests.runtime.fakes import HIGH, LOW, FakeBackend, FakeTokenizer, burst, fake_model, silence
 
 _SOUND = np.concatenate(
@@ -274,3 +277,47 @@ def test_a_failing_backend_leaves_the_stream_as_it_was():
     with pytest.raises(RuntimeError):
         recognizer.decode_stream(stream)
     assert (stream.position, stream.encoder_state, stream.search_state) == before
+
+
+def test_any_search_is_heard_whole_and_chunk_by_chunk():
+    search = ModifiedBeamSearch()
+    assert _heard(OnlineRecognizer(fake_model(), search=search), _SOUND) == _WORDS
+    assert _whole(OfflineRecognizer(fake_model(), search=search), _SOUND) == _WORDS
+
+
+@pytest.mark.parametrize("beam", [1, 4])
+def test_stable_text_only_ever_grows_and_ends_as_the_text(beam):
+    recognizer = OnlineRecognizer(fake_model(), search=ModifiedBeamSearch(beam))
+    stream = recognizer.create_stream()
+    stream.accept_waveform(16000, _SOUND)
+    stream.input_finished()
+    shown = [""]
+    while recognizer.is_ready(stream):
+        recognizer.decode_stream(stream)
+        result = recognizer.get_result_all(stream)
+        assert result.stable_text.startswith(shown[-1])
+        assert result.text.startswith(result.stable_text)
+        shown.append(result.stable_text)
+    assert shown[-1] == _WORDS
+    # Four hypotheses may differ at the first word until the end; one never does.
+    assert beam > 1 or len(set(shown)) > 2
+
+
+class _WordSearch(GreedySearch):
+    """Says words 1 and 0, whatever tokens there are."""
+
+    def result(self, scorer, state, *, is_final):
+        tokens = super().result(scorer, state, is_final=is_final)
+        return SearchResult(
+            tokens.tokens, tokens.timestamps, tokens.token_logprobs, (1, 0), 0.0, tokens.num_stable
+        )
+
+
+def test_word_ids_are_read_in_the_word_table():
+    table = ["world", "hello"]
+    recognizer = OfflineRecognizer(fake_model(), search=_WordSearch(), word_table=table)
+    assert _whole(recognizer, _SOUND) == "hello world"
+    online = OnlineRecognizer(fake_model(), search=_WordSearch(), word_table=table)
+    assert _heard(online, _SOUND) == "hello world"
+    with pytest.raises(ValueError, match="give the recognizer a word_table"):
+        _whole(OfflineRecognizer(fake_model(), search=_WordSearch()), _SOUND)

@@ -2,14 +2,18 @@
 packed, and states that stay together are not copied."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from snowmelt.models.build import build_transducer
+from snowmelt.models.decoder import Decoder
+from snowmelt.models.joiner import Joiner
 from snowmelt.runtime.backend import SpeechModel
 from snowmelt.runtime.backends import torch_eager
-from snowmelt.runtime.backends.torch_eager import TorchBackend
+from snowmelt.runtime.backends.torch_eager import TorchBackend, TorchScorer
 from snowmelt.runtime.recognizer import OfflineRecognizer, OnlineRecognizer
 from snowmelt.runtime.scheduler import decode_ready
 from tests.runtime.tiny import TINY_MODELS, noise, tiny_tokenizer, tiny_weights
@@ -151,3 +155,26 @@ def test_the_scorer_sees_training_s_history(encoder):
     assert not np.allclose(start, blanks)
     logits = scorer.join(np.zeros((2, 16), np.float32), np.stack([start, blanks]))
     assert logits.shape == (2, 30) and logits.dtype == np.float32
+
+
+def test_the_tables_are_the_prediction_network(encoder):
+    config = TINY_MODELS[encoder]
+    model = build_transducer(config, 30)
+    model.load_state_dict(tiny_weights(model=config))
+    scorer = TorchScorer(model.eval(), None)
+    contexts = torch.cartesian_prod(torch.arange(-1, 30), torch.arange(-1, 30))
+    with torch.no_grad():
+        expected = model.joiner.decoder_proj(model.decoder(contexts, need_pad=False)[:, 0])
+    np.testing.assert_allclose(scorer.decode(contexts.numpy()), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("context_size", [1, 3])
+def test_tables_of_any_context(context_size):
+    torch.manual_seed(0)
+    decoder = Decoder(7, 8, 0, context_size).eval()
+    joiner = Joiner(8, 8, 8, 7)
+    scorer = TorchScorer(SimpleNamespace(decoder=decoder, joiner=joiner), None)
+    contexts = torch.randint(-2, 7, (20, context_size))
+    with torch.no_grad():
+        expected = joiner.decoder_proj(decoder(contexts, need_pad=False)[:, 0])
+    np.testing.assert_allclose(scorer.decode(contexts.numpy()), expected, rtol=1e-5, atol=1e-6)

@@ -33,5 +33,16 @@ def test_a_words_time_is_that_of_its_first_token():
     assert words[1].confidence == pytest.approx(math.exp(-0.3))
 
 
+def test_a_word_ends_where_the_next_token_begins_or_soon_after_its_last():
+    tokens = ["▁THE", "▁CA", "T", "▁", "S", "▁CA"]
+    words = timed_words(tokens, [0.0, 0.2, 0.24, 0.32, 2.0, 3.0], [0.0] * 6)
+    assert [(w.text, w.end) for w in words] == [
+        ("THE", 0.2),
+        ("CAT", 0.32),
+        ("S", 2.32),
+        ("CA", 3.32),
+    ]
+
+
 def test_no_tokens_no_words():
     assert timed_words([], [], []) == ()

@@ -45,7 +45,8 @@ class OrderedPrinter:
 class LivePrinter:
     """Prints words while they are heard; one input at a time.
 
-    Text grows on its line; tsv and json give a line whenever the result has changed.
+    Text grows on its line, by what can no longer change; tsv and json give a line whenever the
+    result has changed.
     """
 
     def __init__(self, line_format: Format) -> None:
@@ -54,11 +55,9 @@ class LivePrinter:
 
     def partial(self, source: "AudioSource", result: "RecognitionResult") -> None:
         """The result so far of the input that is being heard."""
-        if result.text == self._shown:
-            return
         if self._format == "text":
-            self._grow(result.text)
-        else:
+            self._grow(result.stable_text)
+        elif result.text != self._shown:
             print(_line(self._format, source.name, result), flush=True)
             self._shown = result.text
 
@@ -76,7 +75,9 @@ class LivePrinter:
         self._shown = ""
 
     def _grow(self, text: str) -> None:
-        # Greedy search only ever appends; should a tokenizer spell earlier tokens anew, begin anew.
+        if text == self._shown:
+            return
+        # Stable text only ever grows; should a tokenizer spell earlier tokens anew, begin anew.
         start = "" if text.startswith(self._shown) else "\n"
         print(start + (text if start else text[len(self._shown) :]), end="", flush=True)
         self._shown = text
@@ -91,7 +92,12 @@ def _line(line_format: Format, name: str, result: "RecognitionResult") -> str:
         "path": name,
         "text": result.text,
         "words": [
-            {"word": w.text, "start": w.start, "confidence": round(w.confidence, 4)}
+            {
+                "word": w.text,
+                "start": w.start,
+                "end": w.end,
+                "confidence": round(w.confidence, 4),
+            }
             for w in result.words
         ],
         "tokens": result.tokens,

@@ -13,6 +13,9 @@ __all__ = ["Word", "timed_words"]
 
 _WORD_START: Final = "▁"
 
+# A transducer says when a token begins only. Eight encoder frames: longer is silence.
+_LONGEST_TOKEN_S: Final = 0.32
+
 
 class Word(NamedTuple):
     """One recognised word.
@@ -20,11 +23,13 @@ class Word(NamedTuple):
     Attributes:
         text: the word.
         start: seconds at which its first token was emitted.
+        end: seconds at which its last token ends: when the next one begins, or a little later.
         confidence: exp(mean log-probability of its tokens), 0 to 1.
     """
 
     text: str
     start: float
+    end: float
     confidence: float
 
 
@@ -50,5 +55,8 @@ def timed_words(
         # Nothing follows the blank: it began no word.
         if text:
             logprob = sum(token_logprobs[i] for i in group) / len(group)
-            words.append(Word(text, timestamps[group[0]], math.exp(logprob)))
+            end = round(timestamps[group[-1]] + _LONGEST_TOKEN_S, 3)
+            if group[-1] + 1 < len(tokens):
+                end = min(end, timestamps[group[-1] + 1])
+            words.append(Word(text, timestamps[group[0]], end, math.exp(logprob)))
     return tuple(words)

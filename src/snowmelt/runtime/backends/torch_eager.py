@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Protocol, cast
 import torch
 from torch import Tensor
 
+from snowmelt.models.decoder import Decoder
 from snowmelt.models.state import stack_states
 from snowmelt.models.transducer import Transducer
 from snowmelt.presets.models import ModelConfig
@@ -28,6 +29,9 @@ __all__ = ["TorchBackend", "TorchScorer"]
 class TorchScorer:
     """Prediction network and joiner of a transducer; see `search.scorer.Scorer`.
 
+    The prediction network is one table for each place of the context: the vector of a context is
+    the sum of a row of each, and a ReLU. A matrix product is left for the projection only.
+
     Args:
         model: in evaluation mode; its decoder and joiner are copied to the CPU if they are not
             there.
@@ -35,8 +39,8 @@ class TorchScorer:
     """
 
     def __init__(self, model: Transducer, unk_id: int | None) -> None:
-        self._decoder = _on_cpu(model.decoder)
         self._joiner = _on_cpu(model.joiner)
+        self._tables = _decoder_tables(_on_cpu(model.decoder))
         self.context_size: int = model.decoder.context_size
         self.blank_id: int = model.decoder.blank_id
         self.unk_id = unk_id
@@ -44,8 +48,12 @@ class TorchScorer:
     def decode(self, contexts: IntArray) -> FloatArray:
         """(M, context_size) int64 -> (M, J) float32."""
         with torch.inference_mode():
-            decoder_out = self._decoder(torch.from_numpy(contexts), need_pad=False)  # (M, 1, C)
-            decoder_proj: FloatArray = self._joiner.decoder_proj(decoder_out.squeeze(1)).numpy()
+            # A negative id is the last row of a table, which is zero.
+            rows = torch.from_numpy(contexts).clamp(min=-1)
+            decoder_out = self._tables[0][rows[:, 0]]
+            for place in range(1, self.context_size):
+                decoder_out = decoder_out + self._tables[place][rows[:, place]]
+            decoder_proj: FloatArray = self._joiner.decoder_proj(decoder_out.relu()).numpy()
         return decoder_proj
 
     def join(self, encoder_proj: FloatArray, decoder_proj: FloatArray) -> FloatArray:
@@ -55,6 +63,20 @@ class TorchScorer:
                 torch.from_numpy(encoder_proj), torch.from_numpy(decoder_proj), project_input=False
             ).numpy()
         return logits
+
+
+@torch.inference_mode()
+def _decoder_tables(decoder: Decoder) -> list[Tensor]:
+    """For each place of the context, oldest first: (V + 1, D), what its token adds; last row 0."""
+    ids = torch.arange(decoder.vocab_size)
+    embedded = decoder.embedding(ids)  # (V, D)
+    tables = []
+    for place in range(decoder.context_size):
+        alone = torch.zeros(*embedded.shape, decoder.context_size)
+        alone[:, :, place] = embedded
+        table = decoder.conv(alone)[:, :, 0]
+        tables.append(torch.cat([table, torch.zeros_like(table[:1])]))
+    return tables
 
 
 class _StreamingEncoder(Protocol):
