@@ -26,6 +26,8 @@ def differences(run: Run, name: str, actual: Any) -> list[str]:
     if isinstance(expected, Path):
         # Files are compared by the adapter of their kind; it hands over its own text.
         expected = expected.read_text(encoding="utf-8")
+    if run.content.get("compare") == "fst_text":
+        actual, expected = _fst_fields(actual), _fst_fields(expected)
     if valid is not None and "indexes" in valid:
         actual, expected = (_rows(value, valid["indexes"]) for value in (actual, expected))
         valid = None
@@ -34,6 +36,15 @@ def differences(run: Run, name: str, actual: Any) -> list[str]:
 
 def _rows(value: Any, indexes: list[int]) -> Any:
     return value[indexes] if isinstance(value, Tensor) else [value[index] for index in indexes]
+
+
+def _fst_fields(text: str) -> list[list[int | float]]:
+    """The lines of OpenFst's text form; states and labels are integers, the weight is a number."""
+    rows: list[list[int | float]] = []
+    for fields in filter(None, map(str.split, text.splitlines())):
+        num_integers = 4 if len(fields) > 3 else 1
+        rows.append([*map(int, fields[:num_integers]), *map(float, fields[num_integers:])])
+    return rows
 
 
 class _Comparison:

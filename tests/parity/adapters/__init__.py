@@ -24,6 +24,7 @@ _MODULES = (
     "features",
     "search",
     "wer",
+    "lang",
 )
 
 
