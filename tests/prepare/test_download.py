@@ -133,10 +133,7 @@ def test_a_broken_download_is_gone_on_with(
     _bring(archive)
     assert _is_whole(archive, tmp_path / "published")
     ranges = [asked for _, path, asked in server.requests if path.endswith(".gz")]
-    if knows_ranges:
-        starts = [0, 5, 105, 1105, 1105, 4105]
-    else:
-        starts = [0, 5, 100, 1000, 0, 3000]
+    starts = [0, 5, 105, 1105, 1105, 4105] if knows_ranges else [0, 5, 100, 1000, 0, 3000]
     assert ranges == [f"bytes={start}-" if start else None for start in starts]
 
 

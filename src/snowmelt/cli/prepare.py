@@ -28,7 +28,14 @@ stages, numbered like icefall's prepare.sh; 10 + n is stage n of prepare_lm.sh:
    2  manifests of MUSAN
    3  features of LibriSpeech
    4  features of MUSAN
-   5  BPE vocabulary
+   5  BPE vocabulary, and how many tokens and frames every cut has
+   6  phone lexicon and list of words
+  10  BPE lexicon
+  11  word grammars, 3-grams and 4-grams
+  13  LG, the search graph of lexicon and 3-grams
+  14  n-grams of pieces, 2 to 5
+Stages 6 and 11 read <dl-dir>/lm, as stage -1 fills it. Without a published n-gram model there, one
+is estimated from librispeech-lm-norm.txt(.gz).
 What is done already is not done again; a run that was killed goes on where it stopped.
 """
 
@@ -108,7 +115,7 @@ def _add_librispeech(corpora: "argparse._SubParsersAction[argparse.ArgumentParse
         parser,
         "--lm",
         default=False,
-        help="stages 10 to 14 too: lexicon, word grammars, LG, n-grams",
+        help="stages 6 to 14 too: lexicon, word grammars, LG, n-grams",
     )
 
 

@@ -161,8 +161,9 @@ class Pipeline:
         last_key = (_read_record(record) or {}).get("key")
         if begun.exists():
             last_key = begun.read_text(encoding="utf-8")
-        for output in step.outputs:
-            remove_leftovers(output.parent, output.name)
+        outputs = (*step.outputs, *step.more_outputs())
+        for folder in {self._records, *step.scratch, *(path.parent for path in outputs)}:
+            remove_leftovers(folder, "*")
         if is_forced or last_key != key:
             # What an earlier run left belongs to something else.
             for folder in step.scratch:

@@ -6,7 +6,7 @@ prepare_lm.sh.
 Invariant: building a plan reads and writes nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -14,7 +14,7 @@ from typing import Final
 from snowmelt.core.errors import ConfigError
 from snowmelt.prepare.cuts_step import cuts_step
 from snowmelt.prepare.download import Archive, bring_folder
-from snowmelt.prepare.language import bpe_outputs, write_bpe, write_token_counts
+from snowmelt.prepare.language_plan import graph_steps, vocabulary_steps
 from snowmelt.prepare.librispeech import (
     SPEED_FACTORS,
     chapter_fingerprint,
@@ -84,7 +84,16 @@ def librispeech_steps(
     training = [part for part in parts if is_training_part(part)]
     if training:
         for vocab_size in vocab_sizes:
-            steps += _vocabulary_steps(places, training, parts, vocab_size)
+            steps += vocabulary_steps(
+                places,
+                vocab_size,
+                parts=training,
+                texts=partial(_texts, places, training),
+                text_steps=[f"manifests-{part}" for part in training],
+                cuts=[_part_manifest(places, part) for part in parts],
+                cut_steps=[f"cuts-{part}" for part in parts],
+            )
+        steps += graph_steps(places, vocab_sizes)
     return sorted(steps, key=lambda step: step.stage)
 
 
@@ -197,44 +206,9 @@ def _shuffle_step(places: Places) -> Step:
     )
 
 
-def _vocabulary_steps(
-    places: Places, training: Sequence[str], parts: Sequence[str], vocab_size: int
-) -> list[Step]:
-    lang_dir = places.lang(vocab_size)
-    counts = lang_dir / "counts.jsonl.gz"
-
-    def train() -> str:
-        texts = (
-            text
-            for part in training
-            for text in part_texts(places.manifests / f"librispeech_supervisions_{part}.jsonl.gz")
-        )
-        return write_bpe(texts, lang_dir, vocab_size)
-
-    return [
-        Step(
-            stage=5,
-            name=f"bpe-{vocab_size}",
-            title=f"BPE vocabulary of {vocab_size} pieces",
-            outputs=bpe_outputs(lang_dir, vocab_size),
-            make=train,
-            settings={"parts": list(training)},
-            needs=tuple(f"manifests-{part}" for part in training),
-        ),
-        Step(
-            stage=5,
-            name=f"counts-{vocab_size}",
-            title=f"frames and tokens of every cut, {vocab_size} pieces",
-            outputs=(counts,),
-            make=partial(
-                write_token_counts,
-                [_part_manifest(places, part) for part in parts],
-                lang_dir,
-                counts,
-            ),
-            needs=(f"bpe-{vocab_size}", *(f"cuts-{part}" for part in parts)),
-        ),
-    ]
+def _texts(places: Places, training: Sequence[str]) -> Iterator[str]:
+    for part in training:
+        yield from part_texts(places.manifests / f"librispeech_supervisions_{part}.jsonl.gz")
 
 
 def _part_manifest(places: Places, part: str) -> Path:
