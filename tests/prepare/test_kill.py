@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import snowmelt
 from snowmelt.prepare import features
 from snowmelt.prepare.pipeline import Pipeline
 from snowmelt.prepare.places import Places
@@ -112,7 +113,7 @@ def test_killed_over_and_over(undisturbed: Callable[[], dict[str, str]]) -> None
 def test_processes_killed_at_random(tmp_path: Path) -> None:
     """The command itself and its workers, twenty times, at times drawn from a seed."""
     downloads = tmp_path / "download"
-    corpora.librispeech(downloads, _PARTS, speakers=6, utterances=30)
+    corpora.librispeech(downloads, _PARTS, speakers=3, utterances=10)
     corpora.musan(downloads)
     command = [
         *(sys.executable, "-m", "snowmelt", "prepare", "librispeech", "--mini-libri", "1"),
@@ -121,7 +122,11 @@ def test_processes_killed_at_random(tmp_path: Path) -> None:
 
     def run(kill_after_s: float | None, *, worker_only: bool = False) -> int:
         process = subprocess.Popen(
-            command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            command,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(Path(snowmelt.__file__).parents[1])},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         if kill_after_s is not None:
             time.sleep(kill_after_s)

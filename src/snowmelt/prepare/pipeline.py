@@ -148,6 +148,8 @@ class Pipeline:
                     self._check_needs(step)
                     _logger.info("Stage %d: %s (%s)", step.stage, step.title, reason or "--force")
                     self._make(step, is_forced=force)
+                # A run may have been killed after the last thing that counts.
+                self._begun_path(step).unlink(missing_ok=True)
                 made.append(self._summary(step))
         return [words for words in made if words]
 
@@ -157,7 +159,7 @@ class Pipeline:
             return
         key = self._key(step)
         record = self._record_path(step)
-        begun = record.with_suffix(".begun")
+        begun = self._begun_path(step)
         last_key = (_read_record(record) or {}).get("key")
         if begun.exists():
             last_key = begun.read_text(encoding="utf-8")
@@ -183,7 +185,6 @@ class Pipeline:
             "made": summary,
         }
         write_text(record, json.dumps(content, indent=1) + "\n")
-        begun.unlink()
 
     def _reason(self, step: Step) -> str:
         """Why a step is not done; empty if it is."""
@@ -191,7 +192,7 @@ class Pipeline:
             return "" if step.is_there() else "missing"
         record = _read_record(self._record_path(step))
         if record is None:
-            return "unfinished" if self._record_path(step).with_suffix(".begun").exists() else "new"
+            return "unfinished" if self._begun_path(step).exists() else "new"
         if record["key"] != self._key(step):
             return "made of something else"
         for name, size in record["outputs"].items():
@@ -233,6 +234,10 @@ class Pipeline:
 
     def _record_path(self, step: Step) -> Path:
         return self._records / f"{step.name}.json"
+
+    def _begun_path(self, step: Step) -> Path:
+        """Holds the key of what is being made, while it is."""
+        return self._records / f"{step.name}.begun"
 
 
 def recorded_steps(folder: Path) -> dict[str, list[StepState]]:
