@@ -28,6 +28,8 @@ _logger = logging.getLogger(__name__)
 
 _BLOCK: Final = 1 << 20
 _TIMEOUT_S: Final = 60.0
+# For what is good to know, but not needed.
+_QUICK_TIMEOUT_S: Final = 10.0
 # So many times in a row the server may give nothing at all.
 _MAX_FAILURES: Final = 5
 _PAUSE_S: Final = 2.0
@@ -125,7 +127,7 @@ def remote_size(url: str) -> int | None:
     """Bytes of a file on a server; None if that cannot be found out."""
     try:
         request = urllib.request.Request(url, method="HEAD")
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:
+        with urllib.request.urlopen(request, timeout=_QUICK_TIMEOUT_S) as response:
             return _length(response)
     except _BROKEN:
         return None
@@ -222,18 +224,24 @@ def _fetch_part(url: str, part: Path, pause_s: float) -> None:
             time.sleep(pause_s)
 
 
-def _fetch_rest(url: str, part: Path, start: int, advance: Callable[[float], None]) -> int | None:
+def _fetch_rest(
+    url: str, part: Path, start: int, advance: Callable[[float, str], None]
+) -> int | None:
     """Append to `part` what the server sends; returns the length of the whole file if it says."""
     request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
     with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:
         # A server that knows no ranges sends everything from the start.
         is_rest = response.status == 206
         length = _length(response)
+        done = start if is_rest else 0
+        total = None if length is None else done + length
+        of_total = "" if total is None else f" of {total / 1e6:.1f}"
         with part.open("ab" if is_rest else "wb") as file:
             while block := response.read(_BLOCK):
                 file.write(block)
-                advance(len(block))
-    return None if length is None else length + (start if is_rest else 0)
+                done += len(block)
+                advance(len(block), f"{done / 1e6:.1f}{of_total} MB")
+    return total
 
 
 def _length(response: http.client.HTTPResponse) -> int | None:

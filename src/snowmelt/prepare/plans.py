@@ -40,10 +40,10 @@ _LIBRISPEECH: Final = "LibriSpeech"
 def librispeech_parts(
     *, full_libri: bool = True, mini_libri: bool = False, parts: Sequence[str] = ()
 ) -> tuple[str, ...]:
-    """Names of the parts to prepare; `parts` replaces the usual ones.
+    """Names of the parts to prepare; `parts` comes before `mini_libri`, and that before all.
 
     Raises:
-        ConfigError: the smallest part and all are asked for, or a name is none.
+        ConfigError: a name is none.
     """
     for part in parts:
         if not part or part.startswith(".") or "/" in part:
