@@ -109,6 +109,22 @@ def test_noise_is_mixed_into_training_only(
     assert both[0].equal(both[1])
 
 
+def test_noise_is_as_loud_as_was_asked_for(
+    data_dir: Path, config: ExperimentConfig, tokenizer: Tokenizer
+) -> None:
+    def distance(snr_db: float) -> float:
+        settings = {"musan_min_snr_db": snr_db, "musan_max_snr_db": snr_db}
+        data = replace(config.data, enable_musan=True, **settings)
+        noisy = _corpus(replace(config, data=data), tokenizer, data_dir).dataset(1)
+        clean = _corpus(config, tokenizer, data_dir).dataset(1)
+        return sum(
+            float((noisy.get([n], 1).features - clean.get([n], 1).features).abs().sum())
+            for n in range(8)
+        )
+
+    assert distance(0.0) > 2 * distance(20.0) > 0.0
+
+
 def test_speed_copies(data_dir: Path, config: ExperimentConfig, tokenizer: Tokenizer) -> None:
     config = replace(config, data=replace(config.data, speed_perturb=True))
     assert len(_corpus(config, tokenizer, data_dir).dataset(1)) == 24

@@ -1,7 +1,8 @@
 """Where do the features of a cut come from? From its sound, or from where a preparation left them.
 
-Computed features are exact and their sound can still be lengthened; stored ones cost no computing,
-but lhotse's usual storage rounds to 1/32 and needs the package lilcom.
+Computed features are exact and their sound can still be lengthened; stored ones cost no computing.
+`snowmelt prepare` stores them in half precision (`feature_rows`), which is off by 1/256 at most;
+lhotse's usual storage is off by 1/64 and needs the package lilcom.
 
 Invariant: the features of a cut are a function of the cut alone.
 """
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from lhotse.cut import Cut
 
+import snowmelt.data.feature_rows  # noqa: F401  (lhotse then reads what `prepare` stores)
 from snowmelt.audio.fbank import FbankConfig, fbank
 from snowmelt.core.errors import DataError
 from snowmelt.data.cuts import AudioCache, load_samples

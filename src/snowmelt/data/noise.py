@@ -27,7 +27,7 @@ from snowmelt.core.errors import DataError
 from snowmelt.data.corpora.manifests import find_manifest, load_manifest
 from snowmelt.data.features import FeatureReader
 
-__all__ = ["NoiseMixer", "load_noise"]
+__all__ = ["NOISE_SUFFIXES", "NoiseMixer", "load_noise", "noise_windows"]
 
 _MUSAN_MANIFEST: Final = "musan_cuts"
 
@@ -38,7 +38,8 @@ _MIN_PIECE_S: Final = 0.1
 # So few frames at the end of an utterance get no piece of their own.
 _TOLERANCE_FRAMES: Final = 5
 _MIN_ENERGY: Final = 1e-10
-_SOUND_SUFFIXES: Final = frozenset({".wav", ".flac", ".opus", ".ogg", ".mp3", ".sph", ".aiff"})
+NOISE_SUFFIXES: Final = frozenset({".wav", ".flac", ".opus", ".ogg", ".mp3", ".sph", ".aiff"})
+"""Files that are taken for sound."""
 
 
 class NoiseMixer:
@@ -115,7 +116,7 @@ def load_noise(path: Path) -> CutSet:
     manifest = find_manifest(path, _MUSAN_MANIFEST)
     if manifest is not None:
         return load_manifest(manifest)
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in _SOUND_SUFFIXES)
+    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in NOISE_SUFFIXES)
     if not files:
         raise DataError(
             f"no noise in {path}: it holds neither {_MUSAN_MANIFEST}.jsonl.gz nor sound files",
@@ -124,18 +125,28 @@ def load_noise(path: Path) -> CutSet:
     return CutSet.from_cuts(piece for file in files for piece in _pieces(file, path))
 
 
+def noise_windows(recording: Recording) -> list[Cut]:
+    """A recording in windows of 10 s, called `<its id>-<n>`.
+
+    What is left at its end counts if it is longer than 5 s. A recording shorter than a window is
+    one piece, however short.
+
+    Source: icefall, egs/librispeech/ASR/local/compute_fbank_musan.py, which drops short recordings.
+    """
+    return [
+        window.with_id(f"{recording.id}-{n}")
+        for n, window in enumerate(recording.to_cut().cut_into_windows(_WINDOW_S))
+        if n == 0 or window.duration > _MIN_REST_S
+    ]
+
+
 def _pieces(file: Path, folder: Path) -> list[Cut]:
     num_samples, rate = info(file)
-    name = file.relative_to(folder).as_posix()
     whole = Recording(
-        id=name,
+        id=file.relative_to(folder).as_posix(),
         sources=[AudioSource(type="file", channels=[0], source=str(file))],
         sampling_rate=rate,
         num_samples=num_samples,
         duration=num_samples / rate,
-    ).to_cut()
-    return [
-        window.with_id(f"{name}-{n}")
-        for n, window in enumerate(whole.cut_into_windows(_WINDOW_S))
-        if n == 0 or window.duration > _MIN_REST_S
-    ]
+    )
+    return noise_windows(whole)

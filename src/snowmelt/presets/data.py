@@ -72,6 +72,8 @@ class DataConfig:
     max_utterance_s: float = 20.0
     speed_perturb: bool = False
     enable_musan: bool = False
+    musan_min_snr_db: float = 10.0
+    musan_max_snr_db: float = 20.0
     enable_spec_aug: bool = True
     spec_aug_time_warp_factor: int = 80
     spec_aug_num_frame_masks: int = 10
@@ -94,6 +96,12 @@ class DataConfig:
             raise ConfigError(
                 f"duration_factor is {self.duration_factor:g}, it must be at least 1",
                 hint="1 joins utterances up to the length of the longest of their batch",
+            )
+        if self.musan_min_snr_db > self.musan_max_snr_db:
+            raise ConfigError(
+                f"musan_min_snr_db is {self.musan_min_snr_db:g}, above musan_max_snr_db, "
+                f"{self.musan_max_snr_db:g}",
+                hint="noise is drawn between the two",
             )
         if self.mini_libri and self.full_libri:
             raise ConfigError(

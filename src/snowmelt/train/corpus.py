@@ -68,7 +68,7 @@ class TrainingCorpora:
         cache = AudioCache()
         noise = None
         if config.data.enable_musan:
-            noise = NoiseMixer(load_noise(musan_dir), FeatureReader(config.features, cache))
+            noise = _noise_mixer(config, musan_dir, cache)
         self.corpora = [
             TrainingCorpus(
                 part,
@@ -129,6 +129,17 @@ class TrainingCorpora:
     def feature_statistics(self) -> tuple[float, float]:
         """Mean and standard deviation of the features of the main corpus."""
         return self.corpora[0].feature_statistics()
+
+
+def _noise_mixer(config: ExperimentConfig, musan_dir: Path, cache: AudioCache) -> NoiseMixer:
+    pieces = load_noise(musan_dir)
+    # Noise may be a folder of sound files beside a corpus with stored features.
+    is_stored = not config.data.on_the_fly_feats and all(piece.has_features for piece in pieces)
+    return NoiseMixer(
+        pieces,
+        FeatureReader(config.features, cache, is_stored=is_stored),
+        snr_range_db=(config.data.musan_min_snr_db, config.data.musan_max_snr_db),
+    )
 
 
 class TrainingCorpus:

@@ -1,0 +1,1 @@
+"""Corpora as they are published become manifests, features, vocabularies and graphs."""
