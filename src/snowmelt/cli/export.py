@@ -20,8 +20,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = subparsers.add_parser(
         "export",
         help="files for other runtimes",
-        description="Write a trained model for other runtimes. Every file is compared with the "
-        "model before it gets its name.",
+        description="Write a trained model for other runtimes; without a form its averaged weights "
+        "as pretrained.pt. Every form is compared with the model before it gets its name.",
     )
     parser.add_argument(
         "--exp-dir", type=Path, required=True, metavar="DIR", help="folder of the experiment"
@@ -41,8 +41,13 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     group = parser.add_argument_group("weights")
     add_weights_options(group)
     group = parser.add_argument_group("forms")
+    add_bool(group, "--jit", default=False, help="cpu_jit.pt: one scripted model")
+    add_bool(
+        group, "--jit-trace", default=False, help="three traced files: {encoder,…}_jit_trace.pt"
+    )
     add_bool(group, "--onnx", default=False, help="encoder, decoder and joiner for sherpa-onnx")
     add_bool(group, "--fp16", default=False, help="with --onnx: half-precision files too")
+    add_bool(group, "--int8", default=False, help="with --onnx: quantised files too")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -59,7 +64,8 @@ def run(args: argparse.Namespace) -> int:
         decode_chunk_len=args.decode_chunk_len,
         tokenizer=None if args.vocabulary is None else load_tokenizer(args.vocabulary),
     )
-    for written in export(source, Forms(onnx=args.onnx, fp16=args.fp16), args.output_dir):
+    forms = Forms(args.jit, args.jit_trace, args.onnx, args.fp16, args.int8)
+    for written in export(source, forms, args.output_dir):
         for path in written.files:
             print(path)
         print(f"  {written.remark}")

@@ -1,6 +1,8 @@
 """What does `snowmelt export` write? The forms asked for, each compared before it is named.
 
     pretrained.pt                                        the averaged weights alone
+    cpu_jit.pt                                           one scripted model
+    encoder_jit_trace.pt, decoder_…, joiner_…            three traced ones
     encoder-S.onnx, decoder-S.onnx, joiner-S.onnx        for sherpa-onnx and our own runtime
     encoder-S.fp16.onnx, …; encoder-S.int8.onnx, …       the same, smaller
 
@@ -10,19 +12,31 @@ where that option is on, as the original names its files.
 Invariant: a file that does not compute what the trained model computes is not written.
 """
 
+import dataclasses
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
+from snowmelt.checkpoint.experiment import load_experiment
+from snowmelt.checkpoint.files import save_checkpoint
 from snowmelt.checkpoint.heads import MAIN_HEAD
 from snowmelt.core.errors import ConfigError
 from snowmelt.core.files import write_bytes
 from snowmelt.export.onnx import OnnxFiles, export_onnx
-from snowmelt.export.verify import Differences, compare, verify
+from snowmelt.export.quantize import quantized
+from snowmelt.export.torchscript import export_script, export_traced
+from snowmelt.export.verify import compare, verify
 from snowmelt.presets.models import ModelConfig, ZipformerConfig
+from snowmelt.runtime.backend import Backend
 from snowmelt.runtime.backends.onnx import OnnxBackend, OnnxModels
 from snowmelt.runtime.backends.torch_eager import TorchBackend
+from snowmelt.runtime.backends.torchscript import (
+    ScriptModels,
+    scripted_backend,
+    traced_backend,
+)
 from snowmelt.runtime.load import LoadedTransducer, WeightsChoice, load_transducer
 from snowmelt.text.tokenizer import Tokenizer, vocabulary_hash
 
@@ -30,7 +44,8 @@ __all__ = ["Forms", "Source", "Written", "export"]
 
 _logger = logging.getLogger(__name__)
 
-_PRETRAINED: str = "pretrained.pt"
+_PRETRAINED: Final = "pretrained.pt"
+_SCRIPTED: Final = "cpu_jit.pt"
 
 
 @dataclass(frozen=True)
@@ -54,10 +69,25 @@ class Source:
 
 @dataclass(frozen=True)
 class Forms:
-    """What is written; with nothing chosen, the weights alone."""
+    """What is written; with nothing chosen, the weights alone.
 
+    Attributes:
+        jit: one scripted model.
+        jit_trace: three traced ones.
+        onnx: three ONNX files.
+        fp16, int8: ONNX files in half precision, and quantised, beside the float32 ones.
+    """
+
+    jit: bool = False
+    jit_trace: bool = False
     onnx: bool = False
     fp16: bool = False
+    int8: bool = False
+
+    def __post_init__(self) -> None:
+        for flag, is_asked in (("--fp16", self.fp16), ("--int8", self.int8)):
+            if is_asked and not self.onnx:
+                raise ConfigError(f"{flag} is a form of ONNX files", "add --onnx 1")
 
 
 @dataclass(frozen=True)
@@ -84,41 +114,60 @@ def export(source: Source, forms: Forms, output_dir: Path | None = None) -> Iter
         SnowmeltError: a form does not compute what the model computes (a bug).
     """
     folder = source.exp_dir if output_dir is None else output_dir
-    if not forms.onnx and forms.fp16:
-        raise ConfigError("--fp16 is a form of ONNX files", "add --onnx 1")
-    loaded = _loaded(source)
-    config = loaded.config.model
-    reference = TorchBackend(loaded.model, config, unk_id=loaded.tokenizer.unk_id)
     if folder != source.exp_dir:
-        loaded.tokenizer.save(folder)
-    suffix = _suffix(source, config)
-    vocab_size = loaded.tokenizer.vocab_size
+        load_experiment(source.exp_dir)[1].save(folder)
+    if forms == Forms():
+        yield _weights(source, folder)
+        return
+    loaded = _load(source)
+    if forms.jit:
+        content = export_script(loaded.model)
+        remark = _verified(loaded, scripted_backend(content, unk_id=loaded.tokenizer.unk_id))
+        yield Written(_write((content,), folder, (_SCRIPTED,)), remark)
+    if forms.jit_trace:
+        traced = export_traced(loaded.model, loaded.config.model)
+        backend = traced_backend(ScriptModels(*traced), unk_id=loaded.tokenizer.unk_id)
+        names = [f"{part}_jit_trace.pt" for part in traced._fields]
+        yield Written(_write(traced, folder, names), _verified(loaded, backend))
     if forms.onnx:
-        files = export_onnx(loaded.model, config, min_tail_s=loaded.config.min_tail_s)
-        remark = verify(
-            reference,
-            _backend(files, loaded),
-            num_features=config.feature_dim,
-            vocab_size=vocab_size,
-        )
-        yield Written(_write(files, folder, f"{suffix}.onnx"), remark)
+        yield from _onnx_forms(source, loaded, forms, folder)
+
+
+def _weights(source: Source, folder: Path) -> Written:
+    """pretrained.pt: the averaged weights under the original's names."""
+    # Never made from itself: without a choice, from the newest checkpoints there are.
+    choice = source.weights or WeightsChoice()
+    loaded = _load(dataclasses.replace(source, weights=choice), folded=False)
+    path = folder / _PRETRAINED
+    save_checkpoint(path, {"model": loaded.model.state_dict()})
+    return Written((path,), f"the weights of {loaded.weights}")
+
+
+def _onnx_forms(
+    source: Source, loaded: LoadedTransducer, forms: Forms, folder: Path
+) -> Iterator[Written]:
+    suffix = _suffix(source, loaded.config.model)
+    model, config, min_tail_s = loaded.model, loaded.config.model, loaded.config.min_tail_s
+    full = export_onnx(model, config, min_tail_s=min_tail_s)
+    remark = _verified(loaded, _onnx_backend(full, loaded))
+    yield Written(_write(full, folder, _onnx_names(f"{suffix}.onnx")), remark)
     if forms.fp16:
-        files = export_onnx(loaded.model, config, min_tail_s=loaded.config.min_tail_s, half=True)
-        differences = compare(
-            reference,
-            _backend(files, loaded),
-            num_features=config.feature_dim,
-            vocab_size=vocab_size,
-        )
-        yield Written(_write(files, folder, f"{suffix}.fp16.onnx"), _rounded(differences))
+        half = export_onnx(model, config, min_tail_s=min_tail_s, half=True)
+        remark = _rounded(loaded, _onnx_backend(half, loaded))
+        yield Written(_write(half, folder, _onnx_names(f"{suffix}.fp16.onnx")), remark)
+    if forms.int8:
+        small = quantized(full)
+        remark = _rounded(loaded, _onnx_backend(small, loaded))
+        yield Written(_write(small, folder, _onnx_names(f"{suffix}.int8.onnx")), remark)
 
 
-def _loaded(source: Source) -> LoadedTransducer:
+def _load(source: Source, *, folded: bool = True) -> LoadedTransducer:
     loaded = load_transducer(
         source.exp_dir,
         weights=source.weights,
         head=source.head,
         decode_chunk_len=source.decode_chunk_len,
+        folded=folded,
     )
     given = source.tokenizer
     if given is not None and vocabulary_hash(given) != vocabulary_hash(loaded.tokenizer):
@@ -144,18 +193,36 @@ def _suffix(source: Source, config: ModelConfig) -> str:
     return f"{suffix}-with-averaged-model" if is_named else suffix
 
 
-def _backend(files: OnnxFiles, loaded: LoadedTransducer) -> OnnxBackend:
+def _onnx_names(ending: str) -> list[str]:
+    return [f"{part}-{ending}" for part in OnnxFiles._fields]
+
+
+def _onnx_backend(files: OnnxFiles, loaded: LoadedTransducer) -> OnnxBackend:
     return OnnxBackend(OnnxModels(*files), unk_id=loaded.tokenizer.unk_id)
 
 
-def _write(files: OnnxFiles, folder: Path, ending: str) -> tuple[Path, ...]:
-    paths = []
-    for part, content in zip(files._fields, files, strict=True):
-        path = folder / f"{part}-{ending}"
-        write_bytes(path, content)
-        paths.append(path)
-    return tuple(paths)
+def _reference(loaded: LoadedTransducer) -> TorchBackend:
+    return TorchBackend(loaded.model, loaded.config.model, unk_id=loaded.tokenizer.unk_id)
 
 
-def _rounded(differences: Differences) -> str:
+def _verified(loaded: LoadedTransducer, exported: Backend) -> str:
+    return verify(_reference(loaded), exported, **_sizes(loaded))
+
+
+def _rounded(loaded: LoadedTransducer, exported: Backend) -> str:
+    differences = compare(_reference(loaded), exported, **_sizes(loaded))
     return f"rounded: differs on random chunks by {differences}"
+
+
+def _sizes(loaded: LoadedTransducer) -> dict[str, int]:
+    return {
+        "num_features": loaded.config.model.feature_dim,
+        "vocab_size": loaded.tokenizer.vocab_size,
+    }
+
+
+def _write(contents: Sequence[bytes], folder: Path, names: Sequence[str]) -> tuple[Path, ...]:
+    paths = tuple(folder / name for name in names)
+    for path, content in zip(paths, contents, strict=True):
+        write_bytes(path, content)
+    return paths

@@ -82,14 +82,13 @@ class InferenceZipformer(nn.Module):
         Returns:
             (N, T'', C), its lengths (N,) int64, and the new states.
         """
-        lens = valid_frames(x_lens, 7, 2)
-        out, new_states = self.advance(_filled(x, x_lens), lens, states)
-        return out, valid_frames(lens, -1, 2), new_states
+        return self._run(x, x_lens, states)
 
     @torch.jit.export
     def non_streaming_forward(self, x: Tensor, x_lens: Tensor) -> tuple[Tensor, Tensor]:
         """Whole utterances: (N, T, F), (N,) -> (N, T'', C), (N,) int64."""
-        out, lens, _ = self.forward(x, x_lens, self.get_init_states(x.size(0), x.device))
+        # Not `forward`: a tracer makes that one its own.
+        out, lens, _ = self._run(x, x_lens, self.get_init_states(x.size(0), x.device))
         return out, lens
 
     @torch.jit.export
@@ -124,6 +123,13 @@ class InferenceZipformer(nn.Module):
     def left_context(self, stack: int) -> int:
         """Frames, at its rate, that a stack's attention keeps."""
         return self.decode_chunk_size * self.num_left_chunks // self.factors[stack]
+
+    def _run(
+        self, x: Tensor, x_lens: Tensor, states: list[Tensor]
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        lens = valid_frames(x_lens, 7, 2)
+        out, new_states = self.advance(_filled(x, x_lens), lens, states)
+        return out, valid_frames(lens, -1, 2), new_states
 
     @torch.jit.export
     def advance(

@@ -2,8 +2,11 @@
 
     exp_dir                    an experiment: its pretrained.pt, or an average of its checkpoints
     exp_dir/<checkpoint>.pt    the weights of one file; config.yaml and lang/ lie beside it
+    pretrained.pt              weights alone, with tokens.txt or bpe.model beside it
     folder                     three ONNX files and tokens.txt
     folder/encoder<...>.onnx   one of several such sets
+    cpu_jit.pt                 a scripted model, with its vocabulary beside it
+    encoder_jit_trace.pt       a traced one, with decoder_jit_trace.pt and joiner_jit_trace.pt
 
 Invariant: torch is imported inside functions only, when a model that needs it is really loaded.
 """
@@ -27,6 +30,7 @@ from snowmelt.runtime.backends.onnx import OnnxBackend, find_onnx_files
 from snowmelt.text.tokenizer import Tokenizer, load_tokenizer, load_tokens
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from snowmelt.models.transducer import Transducer
@@ -154,12 +158,15 @@ def load_model(
 
     import torch
 
+    from snowmelt.checkpoint.files import is_torchscript
     from snowmelt.models.device import pick_device
     from snowmelt.runtime.backends.torch_eager import TorchBackend
 
     if num_threads is not None:
         torch.set_num_threads(num_threads)
     torch_device = pick_device(device)
+    if path.is_file() and is_torchscript(path):
+        return _load_script(path, decode_chunk_len, torch_device)
     model, config, tokenizer, description, head = load_transducer(
         path, weights=weights, head=head, decode_chunk_len=decode_chunk_len
     )
@@ -192,7 +199,10 @@ def load_transducer(
         UserError: as `load_model`.
     """
     path = _existing(path)
-    config, tokenizer = load_experiment(path if path.is_dir() else path.parent)
+    if path.is_file() and not (path.parent / "config.yaml").exists():
+        config, tokenizer = _guessed(path)
+    else:
+        config, tokenizer = load_experiment(path if path.is_dir() else path.parent)
     part = config.data.part_of_head(head)
     if head in (part.label, part.corpus):
         head = MAIN_HEAD if part == config.data.parts[0] else part.label
@@ -217,6 +227,15 @@ def load_transducer(
                 "the training has diverged; choose an earlier checkpoint",
             )
     return LoadedTransducer(model.eval(), config, tokenizer, description, head)
+
+
+def _guessed(path: Path) -> tuple[ExperimentConfig, Tokenizer]:
+    """What weights that come alone were trained with, as far as their shapes say."""
+    from snowmelt.checkpoint.files import load_checkpoint
+    from snowmelt.checkpoint.icefall import model_config_of, state_dict_of
+
+    model = model_config_of(state_dict_of(load_checkpoint(path), str(path)), str(path))
+    return ExperimentConfig(model=model), _tokenizer_beside(path)
 
 
 def _existing(path: str | Path) -> Path:
@@ -260,6 +279,33 @@ def _load_onnx(path: Path, decode_chunk_len: int | None, num_threads: int) -> Sp
         min_tail_s=_tail(backend, models.encoder),
         weights=str(models.encoder),
     )
+
+
+def _load_script(path: Path, decode_chunk_len: int | None, device: "torch.device") -> SpeechModel:
+    from snowmelt.runtime.backends.torchscript import (
+        ScriptModels,
+        scripted_backend,
+        traced_backend,
+    )
+
+    tokenizer = _tokenizer_beside(path)
+    if path.name.startswith("encoder"):
+        rest = path.name.removeprefix("encoder")
+        models = ScriptModels(
+            path, path.with_name(f"decoder{rest}"), path.with_name(f"joiner{rest}")
+        )
+        backend = traced_backend(models, unk_id=tokenizer.unk_id, device=device)
+        if decode_chunk_len not in (None, backend.decode_chunk_len):
+            raise CheckpointError(
+                f"{path} takes chunks of {backend.decode_chunk_len} frames, not of "
+                f"{decode_chunk_len}",
+                f"export it again with --decode-chunk-len {decode_chunk_len}",
+            )
+    else:
+        backend = scripted_backend(
+            path, unk_id=tokenizer.unk_id, decode_chunk_len=decode_chunk_len, device=device
+        )
+    return SpeechModel(backend=backend, tokenizer=tokenizer, weights=str(path))
 
 
 def _tail(backend: OnnxBackend, encoder: Path) -> float:

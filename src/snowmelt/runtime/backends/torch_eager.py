@@ -15,11 +15,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from snowmelt.models.state import stack_states
-from snowmelt.models.transducer import Transducer
-from snowmelt.presets.models import ModelConfig
+from snowmelt.presets.frames import FrontEnd
 from snowmelt.search.scorer import FloatArray, IntArray
 
 __all__ = ["TorchBackend", "TorchScorer"]
@@ -29,16 +28,17 @@ class TorchScorer:
     """Prediction network and joiner of a transducer; see `search.scorer.Scorer`.
 
     Args:
-        model: in evaluation mode; its decoder and joiner are copied to the CPU if they are not
-            there.
+        model: a transducer in evaluation mode; its decoder and joiner are copied to the CPU if they
+            are not there.
         unk_id: id that is never emitted; None if there is none.
     """
 
-    def __init__(self, model: Transducer, unk_id: int | None) -> None:
-        self._decoder = _on_cpu(model.decoder)
-        self._joiner = _on_cpu(model.joiner)
-        self.context_size: int = model.decoder.context_size
-        self.blank_id: int = model.decoder.blank_id
+    def __init__(self, model: nn.Module, unk_id: int | None) -> None:
+        parts: Any = model
+        self._decoder = _on_cpu(parts.decoder)
+        self._joiner = _on_cpu(parts.joiner)
+        self.context_size: int = parts.decoder.context_size
+        self.blank_id: int = parts.decoder.blank_id
         self.unk_id = unk_id
 
     def decode(self, contexts: IntArray) -> FloatArray:
@@ -67,6 +67,16 @@ class _StreamingEncoder(Protocol):
     def stream(self, x: Tensor, x_lens: Tensor, state: Any, /) -> tuple[Tensor, Tensor, Any]: ...
 
 
+class _Windows(Protocol):
+    """What an encoder reads: a model's configuration says it, or a file."""
+
+    @property
+    def decode_chunk_len(self) -> int: ...
+
+    @property
+    def front_end(self) -> FrontEnd: ...
+
+
 class _Row(NamedTuple):
     """One stream's encoder state: a row of the state of the batch it was last decoded in."""
 
@@ -78,7 +88,8 @@ class TorchBackend:
     """A streaming transducer in torch; see `runtime.backend.Backend`.
 
     Args:
-        model: built with `config`, weights loaded; put into evaluation mode and on `device`.
+        model: a transducer with `encoder`, `decoder` and `joiner`, weights loaded; put into
+            evaluation mode and on `device`.
         config: gives the chunk length and what the front end sees.
         unk_id: id that is never emitted.
         device: where the encoder runs.
@@ -86,16 +97,17 @@ class TorchBackend:
 
     def __init__(
         self,
-        model: Transducer,
-        config: ModelConfig,
+        model: nn.Module,
+        config: _Windows,
         *,
         unk_id: int | None,
         device: torch.device | str = "cpu",
     ) -> None:
         self._device = torch.device(device)
         model.eval().to(self._device)
-        self._encoder = cast(_StreamingEncoder, model.encoder)
-        self._encoder_proj = model.joiner.encoder_proj
+        parts: Any = model
+        self._encoder = cast(_StreamingEncoder, parts.encoder)
+        self._encoder_proj = parts.joiner.encoder_proj
         self._new_state = self._encoder.init_state(1)
         self.scorer = TorchScorer(model, unk_id)
         self.decode_chunk_len = config.decode_chunk_len
