@@ -13,6 +13,8 @@ from snowmelt.cli.recognition_options import (
     add_model_options,
     add_search_options,
     load,
+    search_method,
+    search_options,
     weights_choice,
 )
 
@@ -103,10 +105,11 @@ def run(args: argparse.Namespace) -> int:
         )
     sources = _microphone() if args.microphone else _sources(args.inputs)
     is_live = args.live or args.microphone
+    options = search_options(args)
+    model = load(args.model, None if chosen == WeightsChoice() else chosen, args)
     recognizer = OnlineRecognizer(
-        load(args.model, None if chosen == WeightsChoice() else chosen, args),
-        max_sym_per_frame=args.max_sym_per_frame,
-        blank_penalty=args.blank_penalty,
+        model,
+        search=search_method(args, options, model.tokenizer),
         max_chunks=1 if is_live else _MAX_CHUNKS,
     )
     live = LivePrinter(args.format) if is_live else None
