@@ -1,6 +1,7 @@
 """ONNX files: sherpa-onnx's contract, clean graphs, and the numbers of the trained model."""
 
 import dataclasses
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -13,11 +14,13 @@ import sherpa_onnx
 import soundfile
 
 from snowmelt.audio.tail import tail_samples
-from snowmelt.core.errors import SnowmeltError
+from snowmelt.core.errors import CheckpointError, SnowmeltError
 from snowmelt.export.run import Forms, Source, export
 from snowmelt.export.verify import TOLERANCE, compare, verify
 from snowmelt.runtime.load import load_model
 from snowmelt.runtime.recognizer import OfflineRecognizer, OnlineRecognizer
+from snowmelt.search.greedy import GreedySearch
+from snowmelt.search.modified_beam import ModifiedBeamSearch
 from tests.export.models import eager, noisy_experiment
 from tests.runtime.tiny import TINY_MODELS, noise
 
@@ -171,14 +174,18 @@ def test_same_words_as_the_trained_model(exp_dir, exported, max_chunks):
             np.testing.assert_allclose(a.token_logprobs, b.token_logprobs, atol=1e-4)
 
 
-def test_same_words_in_sherpa_onnx(exported):
+@pytest.mark.parametrize("search", [GreedySearch(), ModifiedBeamSearch(beam=4)])
+def test_same_words_in_sherpa_onnx(exported, search):
     """Given the samples and the tail that our recognizers hear, and one frame more."""
     model = load_model(exported)
-    expected = _results(OnlineRecognizer(model), _sounds())
+    expected = _results(OnlineRecognizer(model, search=search), _sounds())
+    is_greedy = isinstance(search, GreedySearch)
     foreign = sherpa_onnx.OnlineRecognizer.from_transducer(
         tokens=str(exported / "tokens.txt"),
         **{p: str(exported / f"{p}-pretrained.onnx") for p in ("encoder", "decoder", "joiner")},
         num_threads=1,
+        decoding_method="greedy_search" if is_greedy else "modified_beam_search",
+        max_active_paths=4,
     )
     streams = []
     for sound in _sounds():
@@ -213,6 +220,7 @@ def test_transcribe_works_without_torch(exported, tmp_path):
     assert done.stdout.splitlines() == [result.text for result in expected]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk_len", [16, 64])
 def test_other_chunk_lengths(exp_dir, chunk_len, tmp_path):
     source = Source(exp_dir, decode_chunk_len=chunk_len)
@@ -265,3 +273,33 @@ def test_files_are_named_after_their_checkpoints(tmp_path):
     assert _suffix(Source(tmp_path, averaged), lstm) == "epoch-3-avg-2"
     by_batch = dataclasses.replace(plain, iteration=20)
     assert _suffix(Source(tmp_path, by_batch), zipformer) == "iter-20-avg-2"
+
+
+def test_windows_must_be_whole(exported):
+    backend = load_model(exported).backend
+    window = 32 + backend.front_end.window_overlap
+    short = np.zeros((1, window - 1, 80), np.float32)
+    with pytest.raises(ValueError, match=f"whole windows of {window} frames"):
+        backend.encode(short, np.array([window - 1]), [backend.init_state()])
+    with pytest.raises(ValueError, match=r"must have \d \+ k \* 32 frames"):
+        backend.encode_whole(short, np.array([window - 1]))
+
+
+def test_a_damaged_set_is_named(exported, tmp_path):
+    copy = Path(shutil.copytree(exported, tmp_path / "copy"))
+    with pytest.raises(CheckpointError, match="takes chunks of 32 frames, not of 64"):
+        load_model(copy, decode_chunk_len=64)
+    (copy / "tokens.txt").write_text("<blk> 0\n<sos/eos> 1\n<unk> 2\n")
+    with pytest.raises(CheckpointError, match="has 30 tokens, the vocabulary beside it 3"):
+        load_model(copy)
+    model = _graph(copy, "encoder")
+    del model.metadata_props[:]
+    onnx.save(model, copy / "encoder-pretrained.onnx")
+    with pytest.raises(CheckpointError, match="is a model of type ''"):
+        load_model(copy)
+    shutil.copy(copy / "encoder-pretrained.onnx", copy / "encoder-other.onnx")
+    with pytest.raises(CheckpointError, match="has several encoders"):
+        load_model(copy)
+    (copy / "encoder-pretrained.onnx").write_bytes(b"nothing")
+    with pytest.raises(CheckpointError, match="is no model that ONNX Runtime can load"):
+        load_model(copy / "encoder-pretrained.onnx")

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from snowmelt.checkpoint.experiment import load_experiment
 from snowmelt.checkpoint.files import save_checkpoint
 from snowmelt.checkpoint.heads import MAIN_HEAD
 from snowmelt.core.errors import ConfigError
@@ -114,12 +113,15 @@ def export(source: Source, forms: Forms, output_dir: Path | None = None) -> Iter
         SnowmeltError: a form does not compute what the model computes (a bug).
     """
     folder = source.exp_dir if output_dir is None else output_dir
-    if folder != source.exp_dir:
-        load_experiment(source.exp_dir)[1].save(folder)
     if forms == Forms():
-        yield _weights(source, folder)
-        return
-    loaded = _load(source)
+        # Never made from itself: without a choice, from the newest checkpoints there are.
+        choice = source.weights or WeightsChoice()
+        source = dataclasses.replace(source, weights=choice)
+    loaded = _load(source, folded=forms != Forms())
+    if folder != source.exp_dir:
+        loaded.tokenizer.save(folder)
+    if forms == Forms():
+        yield _weights(loaded, folder)
     if forms.jit:
         content = export_script(loaded.model)
         remark = _verified(loaded, scripted_backend(content, unk_id=loaded.tokenizer.unk_id))
@@ -133,11 +135,8 @@ def export(source: Source, forms: Forms, output_dir: Path | None = None) -> Iter
         yield from _onnx_forms(source, loaded, forms, folder)
 
 
-def _weights(source: Source, folder: Path) -> Written:
+def _weights(loaded: LoadedTransducer, folder: Path) -> Written:
     """pretrained.pt: the averaged weights under the original's names."""
-    # Never made from itself: without a choice, from the newest checkpoints there are.
-    choice = source.weights or WeightsChoice()
-    loaded = _load(dataclasses.replace(source, weights=choice), folded=False)
     path = folder / _PRETRAINED
     save_checkpoint(path, {"model": loaded.model.state_dict()})
     return Written((path,), f"the weights of {loaded.weights}")
@@ -161,7 +160,7 @@ def _onnx_forms(
         yield Written(_write(small, folder, _onnx_names(f"{suffix}.int8.onnx")), remark)
 
 
-def _load(source: Source, *, folded: bool = True) -> LoadedTransducer:
+def _load(source: Source, *, folded: bool) -> LoadedTransducer:
     loaded = load_transducer(
         source.exp_dir,
         weights=source.weights,

@@ -48,6 +48,10 @@ class InferenceZipformer(nn.Module):
             downsampling factor, also after loading. Fresh states follow it.
     """
 
+    num_layers: list[int]
+    attention_dims: list[int]
+    kernel_sizes: list[int]
+
     def __init__(self, encoder: Zipformer) -> None:
         super().__init__()
         self.decode_chunk_size: int = encoder.decode_chunk_size
@@ -58,9 +62,9 @@ class InferenceZipformer(nn.Module):
         self.factors = list(encoder.zipformer_downsampling_factors)
         self.skip_sources = [-1 if i is None else i for i in encoder.skip_layers]
         stacks = [_layers_of(stack) for stack in encoder.encoders]
-        self.num_layers: list[int] = [stack.num_layers for stack in stacks]
-        self.attention_dims: list[int] = [stack.attention_dim for stack in stacks]
-        self.kernel_sizes: list[int] = [stack.cnn_module_kernel for stack in stacks]
+        self.num_layers = [stack.num_layers for stack in stacks]
+        self.attention_dims = [stack.attention_dim for stack in stacks]
+        self.kernel_sizes = [stack.cnn_module_kernel for stack in stacks]
         self.encoder_embed = _Embedding(encoder.encoder_embed)
         self.encoders = nn.ModuleList(_stack(stack) for stack in encoder.encoders)
         self.skip_modules = nn.ModuleList(
