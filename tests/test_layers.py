@@ -15,7 +15,10 @@ _PACKAGE = _ROOT / "src" / "snowmelt"
 
 # These must import on a machine without torch. Backends that wrap torch are the exception.
 _WITHOUT_TORCH = ["core", "presets", "audio", "text", "search", "runtime", "cli"]
-_TORCH_BACKENDS = ["snowmelt.runtime.backends.torch_eager"]
+_TORCH_BACKENDS = [
+    "snowmelt.runtime.backends.torch_eager",
+    "snowmelt.runtime.backends.torchscript",
+]
 
 
 def modules_of(package: str) -> list[str]:

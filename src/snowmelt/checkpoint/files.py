@@ -18,7 +18,7 @@ from torch import Tensor
 from snowmelt.core.errors import CheckpointError
 from snowmelt.core.files import atomic_path, require_file
 
-__all__ = ["load_checkpoint", "peek_checkpoint", "save_checkpoint"]
+__all__ = ["is_torchscript", "load_checkpoint", "peek_checkpoint", "save_checkpoint"]
 
 # icefall saves its options, some of which are paths. Building a path runs no foreign code; names
 # on the right are what other Python versions and systems write. All else stays refused.
@@ -79,6 +79,15 @@ def peek_checkpoint(path: str | Path) -> dict[str, Any]:
         CheckpointError: as `load_checkpoint`.
     """
     return _load(require_file(path, "checkpoint", error=CheckpointError), mmap=True)
+
+
+def is_torchscript(path: str | Path) -> bool:
+    """True if a file is a TorchScript program; whatever else it is."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 def _load(path: Path, *, mmap: bool) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from snowmelt.core.files import refusal
 
 __all__ = ["COMMANDS", "build_parser", "entry_point", "main"]
 
-COMMANDS: Final = ("prepare", "train", "decode", "streaming-decode", "transcribe")
+COMMANDS: Final = ("prepare", "train", "decode", "streaming-decode", "export", "transcribe")
 
 _DONE: Final = 0
 _BUG: Final = 1

@@ -34,6 +34,7 @@ __all__ = [
     "FastBeamDefaults",
     "add_model_options",
     "add_search_options",
+    "add_weights_options",
     "load",
     "search_method",
     "search_options",
@@ -57,9 +58,8 @@ OFFLINE_DEFAULTS: Final = FastBeamDefaults(20.0, 8, 64)
 STREAMING_DEFAULTS: Final = FastBeamDefaults(4.0, 4, 32)
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Which weights, chunk length and device."""
-    group = parser.add_argument_group("model")
+def add_weights_options(group: argparse._ActionsContainer) -> None:
+    """Which checkpoints of an experiment, and the chunk length."""
     group.add_argument(
         "--epoch", type=positive_ints, metavar="N", help="last epoch averaged (default: the newest)"
     )
@@ -94,6 +94,12 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         metavar="FRAMES",
         help="chunk in feature frames of 10 ms (default: as trained)",
     )
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Which weights, chunk length and device."""
+    group = parser.add_argument_group("model")
+    add_weights_options(group)
     group.add_argument(
         "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="(default: auto)"
     )
@@ -296,17 +302,15 @@ def weights_choice(args: argparse.Namespace) -> "WeightsChoice":
 
 def load(path: Path, weights: "WeightsChoice | None", args: argparse.Namespace) -> "SpeechModel":
     """Load the model as the options say, and set the number of threads."""
-    import torch
-
     from snowmelt.runtime.load import load_model
 
-    torch.set_num_threads(min(args.num_threads, os.cpu_count() or 1))
     return load_model(
         path,
         weights=weights,
         head=args.head,
         decode_chunk_len=args.decode_chunk_len,
         device=args.device,
+        num_threads=min(args.num_threads, os.cpu_count() or 1),
     )
 
 

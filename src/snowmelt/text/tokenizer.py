@@ -33,6 +33,7 @@ __all__ = [
     "build_chars",
     "build_words",
     "load_tokenizer",
+    "load_tokens",
     "train_bpe",
     "vocabulary_hash",
 ]
@@ -333,6 +334,18 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
             "'kind: bpe'",
         )
     raise DataError(f"{kind_path} has kind {kind!r}", "kinds are bpe, chars and words")
+
+
+def load_tokens(path: str | Path) -> Tokenizer:
+    """Read a tokens.txt that comes alone, as models for other runtimes do: enough to print words.
+
+    Args:
+        path: the table of tokens.
+
+    Raises:
+        DataError: the file is missing or malformed.
+    """
+    return BpeTokenizer(_read_tokens(Path(path)), None)
 
 
 def vocabulary_hash(tokenizer: Tokenizer) -> str:

@@ -15,12 +15,11 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from snowmelt.models.decoder import Decoder
 from snowmelt.models.state import stack_states
-from snowmelt.models.transducer import Transducer
-from snowmelt.presets.models import ModelConfig
+from snowmelt.presets.frames import FrontEnd
 from snowmelt.search.scorer import FloatArray, IntArray
 
 __all__ = ["TorchBackend", "TorchScorer"]
@@ -29,32 +28,43 @@ __all__ = ["TorchBackend", "TorchScorer"]
 class TorchScorer:
     """Prediction network and joiner of a transducer; see `search.scorer.Scorer`.
 
-    The prediction network is one table for each place of the context: the vector of a context is
-    the sum of a row of each, and a ReLU. A matrix product is left for the projection only.
+    An eager prediction network is one table for each place of the context: the vector of a context
+    is the sum of a row of each, and a ReLU. A matrix product is left for the projection only.
 
     Args:
-        model: in evaluation mode; its decoder and joiner are copied to the CPU if they are not
-            there.
+        model: a transducer in evaluation mode; its decoder and joiner are copied to the CPU if they
+            are not there.
         unk_id: id that is never emitted; None if there is none.
     """
 
-    def __init__(self, model: Transducer, unk_id: int | None) -> None:
-        self._joiner = _on_cpu(model.joiner)
-        self._tables = _decoder_tables(_on_cpu(model.decoder))
-        self.context_size: int = model.decoder.context_size
-        self.blank_id: int = model.decoder.blank_id
+    def __init__(self, model: nn.Module, unk_id: int | None) -> None:
+        parts: Any = model
+        self._joiner = _on_cpu(parts.joiner)
+        self._decoder = _on_cpu(parts.decoder)
+        self._tables: list[Tensor] = []
+        if isinstance(self._decoder, Decoder):
+            self._tables = _decoder_tables(self._decoder)
+        self.context_size: int = parts.decoder.context_size
+        self.blank_id: int = parts.decoder.blank_id
         self.unk_id = unk_id
 
     def decode(self, contexts: IntArray) -> FloatArray:
         """(M, context_size) int64 -> (M, J) float32."""
         with torch.inference_mode():
-            # A negative id is the last row of a table, which is zero.
-            rows = torch.from_numpy(contexts).clamp(min=-1)
-            decoder_out = self._tables[0][rows[:, 0]]
-            for place in range(1, self.context_size):
-                decoder_out = decoder_out + self._tables[place][rows[:, place]]
-            decoder_proj: FloatArray = self._joiner.decoder_proj(decoder_out.relu()).numpy()
+            decoder_out = self._decoder_out(torch.from_numpy(contexts))
+            decoder_proj: FloatArray = self._joiner.decoder_proj(decoder_out).numpy()
         return decoder_proj
+
+    def _decoder_out(self, contexts: Tensor) -> Tensor:
+        """(M, context_size) -> (M, C)."""
+        if not self._tables:  # a TorchScript program
+            return cast(Tensor, self._decoder(contexts, need_pad=False)).squeeze(1)
+        # A negative id is the last row of a table, which is zero.
+        rows = contexts.clamp(min=-1)
+        decoder_out = self._tables[0][rows[:, 0]]
+        for place in range(1, self.context_size):
+            decoder_out = decoder_out + self._tables[place][rows[:, place]]
+        return decoder_out.relu()
 
     def join(self, encoder_proj: FloatArray, decoder_proj: FloatArray) -> FloatArray:
         """(M, J) and (M, J) float32 -> (M, V) float32 logits."""
@@ -89,6 +99,16 @@ class _StreamingEncoder(Protocol):
     def stream(self, x: Tensor, x_lens: Tensor, state: Any, /) -> tuple[Tensor, Tensor, Any]: ...
 
 
+class _Windows(Protocol):
+    """What an encoder reads: a model's configuration says it, or a file."""
+
+    @property
+    def decode_chunk_len(self) -> int: ...
+
+    @property
+    def front_end(self) -> FrontEnd: ...
+
+
 class _Row(NamedTuple):
     """One stream's encoder state: a row of the state of the batch it was last decoded in."""
 
@@ -100,7 +120,8 @@ class TorchBackend:
     """A streaming transducer in torch; see `runtime.backend.Backend`.
 
     Args:
-        model: built with `config`, weights loaded; put into evaluation mode and on `device`.
+        model: a transducer with `encoder`, `decoder` and `joiner`, weights loaded; put into
+            evaluation mode and on `device`.
         config: gives the chunk length and what the front end sees.
         unk_id: id that is never emitted.
         device: where the encoder runs.
@@ -108,16 +129,17 @@ class TorchBackend:
 
     def __init__(
         self,
-        model: Transducer,
-        config: ModelConfig,
+        model: nn.Module,
+        config: _Windows,
         *,
         unk_id: int | None,
         device: torch.device | str = "cpu",
     ) -> None:
         self._device = torch.device(device)
         model.eval().to(self._device)
-        self._encoder = cast(_StreamingEncoder, model.encoder)
-        self._encoder_proj = model.joiner.encoder_proj
+        parts: Any = model
+        self._encoder = cast(_StreamingEncoder, parts.encoder)
+        self._encoder_proj = parts.joiner.encoder_proj
         self._new_state = self._encoder.init_state(1)
         self.scorer = TorchScorer(model, unk_id)
         self.decode_chunk_len = config.decode_chunk_len

@@ -1,0 +1,72 @@
+"""`snowmelt export`: a trained model becomes files for other runtimes.
+
+Options keep the names of icefall's export.py, export-onnx.py and jit_trace_export.py.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Final
+
+from snowmelt.cli.arguments import add_bool
+from snowmelt.cli.recognition_options import add_weights_options, weights_choice
+
+__all__ = ["add_parser", "run"]
+
+_DONE: Final = 0
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the subcommand and its options."""
+    parser = subparsers.add_parser(
+        "export",
+        help="files for other runtimes",
+        description="Write a trained model for other runtimes; without a form its averaged weights "
+        "as pretrained.pt. Every form is compared with the model before it gets its name.",
+    )
+    parser.add_argument(
+        "--exp-dir", type=Path, required=True, metavar="DIR", help="folder of the experiment"
+    )
+    parser.add_argument(
+        "--output-dir", type=Path, metavar="DIR", help="where to write (default: --exp-dir)"
+    )
+    vocabulary = parser.add_mutually_exclusive_group()
+    for flag in ("--tokens", "--bpe-model"):
+        vocabulary.add_argument(
+            flag,
+            type=Path,
+            dest="vocabulary",
+            metavar="FILE",
+            help="checked against the experiment's own vocabulary, which is used",
+        )
+    group = parser.add_argument_group("weights")
+    add_weights_options(group)
+    group = parser.add_argument_group("forms")
+    add_bool(group, "--jit", default=False, help="cpu_jit.pt: one scripted model")
+    add_bool(
+        group, "--jit-trace", default=False, help="three traced files: {encoder,…}_jit_trace.pt"
+    )
+    add_bool(group, "--onnx", default=False, help="encoder, decoder and joiner for sherpa-onnx")
+    add_bool(group, "--fp16", default=False, help="with --onnx: half-precision files too")
+    add_bool(group, "--int8", default=False, help="with --onnx: quantised files too")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write all forms that were asked for."""
+    from snowmelt.export.run import Forms, Source, export
+    from snowmelt.runtime.load import WeightsChoice
+    from snowmelt.text.tokenizer import load_tokenizer
+
+    chosen = weights_choice(args)
+    source = Source(
+        exp_dir=args.exp_dir,
+        weights=None if chosen == WeightsChoice() else chosen,
+        head=args.head,
+        decode_chunk_len=args.decode_chunk_len,
+        tokenizer=None if args.vocabulary is None else load_tokenizer(args.vocabulary),
+    )
+    forms = Forms(args.jit, args.jit_trace, args.onnx, args.fp16, args.int8)
+    for written in export(source, forms, args.output_dir):
+        for path in written.files:
+            print(path)
+        print(f"  {written.remark}")
+    return _DONE

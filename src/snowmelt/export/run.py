@@ -1,0 +1,227 @@
+"""What does `snowmelt export` write? The forms asked for, each compared before it is named.
+
+    pretrained.pt                                        the averaged weights alone
+    cpu_jit.pt                                           one scripted model
+    encoder_jit_trace.pt, decoder_…, joiner_…            three traced ones
+    encoder-S.onnx, decoder-S.onnx, joiner-S.onnx        for sherpa-onnx and our own runtime
+    encoder-S.fp16.onnx, …; encoder-S.int8.onnx, …       the same, smaller
+
+S says which checkpoints: epoch-E-avg-A or iter-I-avg-A, for a Zipformer with -with-averaged-model
+where that option is on, as the original names its files.
+
+Invariant: a file that does not compute what the trained model computes is not written.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from snowmelt.checkpoint.files import save_checkpoint
+from snowmelt.checkpoint.heads import MAIN_HEAD
+from snowmelt.core.errors import ConfigError
+from snowmelt.core.files import write_bytes
+from snowmelt.export.onnx import OnnxFiles, export_onnx
+from snowmelt.export.quantize import quantized
+from snowmelt.export.torchscript import export_script, export_traced
+from snowmelt.export.verify import compare, verify
+from snowmelt.presets.models import ModelConfig, ZipformerConfig
+from snowmelt.runtime.backend import Backend
+from snowmelt.runtime.backends.onnx import OnnxBackend, OnnxModels
+from snowmelt.runtime.backends.torch_eager import TorchBackend
+from snowmelt.runtime.backends.torchscript import (
+    ScriptModels,
+    scripted_backend,
+    traced_backend,
+)
+from snowmelt.runtime.load import LoadedTransducer, WeightsChoice, load_transducer
+from snowmelt.text.tokenizer import Tokenizer, vocabulary_hash
+
+__all__ = ["Forms", "Source", "Written", "export"]
+
+_logger = logging.getLogger(__name__)
+
+_PRETRAINED: Final = "pretrained.pt"
+_SCRIPTED: Final = "cpu_jit.pt"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Which weights are exported.
+
+    Attributes:
+        exp_dir: the experiment.
+        weights: which of its checkpoints; None: its pretrained.pt, or the newest average.
+        head: of a training on several corpora.
+        decode_chunk_len: feature frames of 10 ms in a chunk; None: as trained.
+        tokenizer: a vocabulary that must be the experiment's; None: not checked.
+    """
+
+    exp_dir: Path
+    weights: WeightsChoice | None = None
+    head: str = MAIN_HEAD
+    decode_chunk_len: int | None = None
+    tokenizer: Tokenizer | None = None
+
+
+@dataclass(frozen=True)
+class Forms:
+    """What is written; with nothing chosen, the weights alone.
+
+    Attributes:
+        jit: one scripted model.
+        jit_trace: three traced ones.
+        onnx: three ONNX files.
+        fp16, int8: ONNX files in half precision, and quantised, beside the float32 ones.
+    """
+
+    jit: bool = False
+    jit_trace: bool = False
+    onnx: bool = False
+    fp16: bool = False
+    int8: bool = False
+
+    def __post_init__(self) -> None:
+        for flag, is_asked in (("--fp16", self.fp16), ("--int8", self.int8)):
+            if is_asked and not self.onnx:
+                raise ConfigError(f"{flag} is a form of ONNX files", "add --onnx 1")
+
+
+@dataclass(frozen=True)
+class Written:
+    """One form: its files, and how it was checked."""
+
+    files: tuple[Path, ...]
+    remark: str
+
+
+def export(source: Source, forms: Forms, output_dir: Path | None = None) -> Iterator[Written]:
+    """Write the forms one after the other.
+
+    Args:
+        source: what to export.
+        forms: as what.
+        output_dir: where; None: into the experiment.
+
+    Yields:
+        each form when it is written.
+
+    Raises:
+        UserError: the weights cannot be loaded, a file cannot be written, or a package is missing.
+        SnowmeltError: a form does not compute what the model computes (a bug).
+    """
+    folder = source.exp_dir if output_dir is None else output_dir
+    if forms == Forms():
+        # Never made from itself: without a choice, from the newest checkpoints there are.
+        choice = source.weights or WeightsChoice()
+        source = dataclasses.replace(source, weights=choice)
+    loaded = _load(source, folded=forms != Forms())
+    if folder != source.exp_dir:
+        loaded.tokenizer.save(folder)
+    if forms == Forms():
+        yield _weights(loaded, folder)
+    if forms.jit:
+        content = export_script(loaded.model)
+        remark = _verified(loaded, scripted_backend(content, unk_id=loaded.tokenizer.unk_id))
+        yield Written(_write((content,), folder, (_SCRIPTED,)), remark)
+    if forms.jit_trace:
+        traced = export_traced(loaded.model, loaded.config.model)
+        backend = traced_backend(ScriptModels(*traced), unk_id=loaded.tokenizer.unk_id)
+        names = [f"{part}_jit_trace.pt" for part in traced._fields]
+        yield Written(_write(traced, folder, names), _verified(loaded, backend))
+    if forms.onnx:
+        yield from _onnx_forms(source, loaded, forms, folder)
+
+
+def _weights(loaded: LoadedTransducer, folder: Path) -> Written:
+    """pretrained.pt: the averaged weights under the original's names."""
+    path = folder / _PRETRAINED
+    save_checkpoint(path, {"model": loaded.model.state_dict()})
+    return Written((path,), f"the weights of {loaded.weights}")
+
+
+def _onnx_forms(
+    source: Source, loaded: LoadedTransducer, forms: Forms, folder: Path
+) -> Iterator[Written]:
+    suffix = _suffix(source, loaded.config.model)
+    model, config, min_tail_s = loaded.model, loaded.config.model, loaded.config.min_tail_s
+    full = export_onnx(model, config, min_tail_s=min_tail_s)
+    remark = _verified(loaded, _onnx_backend(full, loaded))
+    yield Written(_write(full, folder, _onnx_names(f"{suffix}.onnx")), remark)
+    if forms.fp16:
+        half = export_onnx(model, config, min_tail_s=min_tail_s, half=True)
+        remark = _rounded(loaded, _onnx_backend(half, loaded))
+        yield Written(_write(half, folder, _onnx_names(f"{suffix}.fp16.onnx")), remark)
+    if forms.int8:
+        small = quantized(full)
+        remark = _rounded(loaded, _onnx_backend(small, loaded))
+        yield Written(_write(small, folder, _onnx_names(f"{suffix}.int8.onnx")), remark)
+
+
+def _load(source: Source, *, folded: bool) -> LoadedTransducer:
+    loaded = load_transducer(
+        source.exp_dir,
+        weights=source.weights,
+        head=source.head,
+        decode_chunk_len=source.decode_chunk_len,
+        folded=folded,
+    )
+    given = source.tokenizer
+    if given is not None and vocabulary_hash(given) != vocabulary_hash(loaded.tokenizer):
+        raise ConfigError(
+            f"the vocabulary given has {given.vocab_size} tokens and is not the one "
+            f"{source.exp_dir} was trained with ({loaded.tokenizer.vocab_size})",
+            "leave --tokens and --bpe-model out: the experiment holds its own",
+        )
+    _logger.info("Exporting %s", loaded.weights)
+    return loaded
+
+
+def _suffix(source: Source, config: ModelConfig) -> str:
+    """What the files are called: which checkpoints they come from."""
+    if source.weights is None and (source.exp_dir / _PRETRAINED).is_file():
+        return "pretrained"
+    choice = (source.weights or WeightsChoice()).resolved(source.exp_dir)
+    if choice.iteration > 0:
+        suffix = f"iter-{choice.iteration}-avg-{choice.avg}"
+    else:
+        suffix = f"epoch-{choice.epoch}-avg-{choice.avg}"
+    is_named = choice.use_averaged_model and isinstance(config, ZipformerConfig)
+    return f"{suffix}-with-averaged-model" if is_named else suffix
+
+
+def _onnx_names(ending: str) -> list[str]:
+    return [f"{part}-{ending}" for part in OnnxFiles._fields]
+
+
+def _onnx_backend(files: OnnxFiles, loaded: LoadedTransducer) -> OnnxBackend:
+    return OnnxBackend(OnnxModels(*files), unk_id=loaded.tokenizer.unk_id)
+
+
+def _reference(loaded: LoadedTransducer) -> TorchBackend:
+    return TorchBackend(loaded.model, loaded.config.model, unk_id=loaded.tokenizer.unk_id)
+
+
+def _verified(loaded: LoadedTransducer, exported: Backend) -> str:
+    return verify(_reference(loaded), exported, **_sizes(loaded))
+
+
+def _rounded(loaded: LoadedTransducer, exported: Backend) -> str:
+    differences = compare(_reference(loaded), exported, **_sizes(loaded))
+    return f"rounded: differs on random chunks by {differences}"
+
+
+def _sizes(loaded: LoadedTransducer) -> dict[str, int]:
+    return {
+        "num_features": loaded.config.model.feature_dim,
+        "vocab_size": loaded.tokenizer.vocab_size,
+    }
+
+
+def _write(contents: Sequence[bytes], folder: Path, names: Sequence[str]) -> tuple[Path, ...]:
+    paths = tuple(folder / name for name in names)
+    for path, content in zip(paths, contents, strict=True):
+        write_bytes(path, content)
+    return paths
