@@ -7,7 +7,13 @@ import pytest
 from snowmelt.core.errors import ConfigError
 from snowmelt.presets.data import MixPart
 from snowmelt.presets.models import MODEL_PRESETS
-from snowmelt.presets.recipes import CORPUS_PRESETS, mix_of, preset_names, recipe
+from snowmelt.presets.recipes import (
+    CORPUS_PRESETS,
+    data_preset,
+    mix_of,
+    preset_names,
+    recipe,
+)
 
 
 def test_a_corpus_comes_with_the_model_that_suits_it() -> None:
@@ -47,6 +53,10 @@ def test_a_corpus_without_a_preset_takes_the_settings_of_the_presets() -> None:
     chosen = recipe("digits", corpus="mine")
     assert chosen.data.corpus == "mine" and chosen.data.max_duration == 20.0
     assert recipe("digits", corpus="libri").data.corpus == "librispeech"
+    # A model's preset has none to give: those of an own corpus, which ask for no noise.
+    own = recipe("zipformer-small", corpus="mine")
+    assert own.data.corpus == "mine" and not own.data.enable_musan
+    assert own.data == replace(data_preset("mine"), corpus="mine")
 
 
 def test_an_unknown_preset() -> None:
@@ -58,7 +68,8 @@ def test_parts_of_a_mix_keep_their_own_augmentation() -> None:
     assert mix_of({"an4": 0.5, "digits": 0.3, "mine": 0.2}) == (
         MixPart("an4", 0.5, speed_perturb=True, enable_spec_aug=True),
         MixPart("digits", 0.3, speed_perturb=False, enable_spec_aug=False),
-        MixPart("mine", 0.2),
+        # As an own corpus that is learnt from alone.
+        MixPart("mine", 0.2, speed_perturb=True, enable_spec_aug=True),
     )
     assert [part.corpus for part in mix_of({"libri": 0.5, "giga": 0.5})] == [
         "librispeech",

@@ -13,10 +13,21 @@ from snowmelt.presets.data import DataConfig, MixPart
 from snowmelt.presets.models import MODEL_PRESETS, ModelConfig, model_preset
 from snowmelt.presets.training import ENCODER_TRAINING, TrainConfig
 
-__all__ = ["CORPUS_PRESETS", "CorpusPreset", "Recipe", "mix_of", "preset_names", "recipe"]
+__all__ = [
+    "CORPUS_PRESETS",
+    "CorpusPreset",
+    "Recipe",
+    "data_preset",
+    "mix_of",
+    "preset_names",
+    "recipe",
+]
 
 # What a model is trained on when nothing else is said: the original's corpus.
 _DEFAULT_CORPUS: Final = "librispeech"
+
+# Whose settings a corpus takes that has none of its own.
+_OWN_CORPUS: Final = "own"
 
 # The LSTM's recipe masks long utterances less.
 _LSTM_FRAME_MASKS: Final = 2
@@ -100,6 +111,12 @@ CORPUS_PRESETS: Final[dict[str, CorpusPreset]] = {
         ),
         model="zipformer",
     ),
+    # Anybody's own speech: hours of it, of unknown kind.
+    _OWN_CORPUS: CorpusPreset(
+        data=DataConfig(corpus=_OWN_CORPUS, tokenizer="bpe", speed_perturb=True),
+        model="zipformer-small",
+        train={"normalise_features": True},
+    ),
     "gigaspeech": CorpusPreset(
         data=DataConfig(
             corpus="gigaspeech",
@@ -124,7 +141,7 @@ def recipe(preset: str, *, corpus: str | None = None) -> Recipe:
     Args:
         preset: a corpus preset or a model preset.
         corpus: what to learn from; None: the preset's corpus. One that has no preset of its own
-            takes the settings of the preset's.
+            takes the settings of the preset's, or those of an own corpus with a model preset.
 
     Raises:
         ConfigError: there is no such preset; the message lists those there are.
@@ -139,6 +156,8 @@ def recipe(preset: str, *, corpus: str | None = None) -> Recipe:
         )
     base = preset if preset in CORPUS_PRESETS else _DEFAULT_CORPUS
     corpus = base if corpus is None else _ALIASES.get(corpus, corpus)
+    if preset not in CORPUS_PRESETS and corpus not in CORPUS_PRESETS:
+        base = _OWN_CORPUS
     chosen = CORPUS_PRESETS.get(corpus, CORPUS_PRESETS[base])
     model = model_preset(CORPUS_PRESETS[preset].model if preset in CORPUS_PRESETS else preset)
     data = replace(chosen.data, corpus=corpus)
@@ -151,6 +170,11 @@ def recipe(preset: str, *, corpus: str | None = None) -> Recipe:
     )
 
 
+def data_preset(corpus: str) -> DataConfig:
+    """How a corpus is learnt from; any other name is an own corpus."""
+    return CORPUS_PRESETS.get(_ALIASES.get(corpus, corpus), CORPUS_PRESETS[_OWN_CORPUS]).data
+
+
 def mix_of(shares: Mapping[str, float]) -> tuple[MixPart, ...]:
     """The parts of a mix, each with what its preset says about augmentation.
 
@@ -160,6 +184,6 @@ def mix_of(shares: Mapping[str, float]) -> tuple[MixPart, ...]:
     parts = []
     for name, probability in shares.items():
         corpus = _ALIASES.get(name, name)
-        data = CORPUS_PRESETS[corpus].data if corpus in CORPUS_PRESETS else DataConfig()
+        data = data_preset(corpus)
         parts.append(MixPart(corpus, probability, data.speed_perturb, data.enable_spec_aug))
     return tuple(parts)

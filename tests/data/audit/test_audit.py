@@ -200,7 +200,7 @@ def test_other_processes_find_the_same(tmp_path: Path) -> None:
     _replace(cuts, _clipped_name, np.clip(20 * burst(500, 1.0), -1.0, 1.0))
     here = audit(cuts)
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as executor:
-        there = audit(cuts, executor=executor)
+        there = audit(cuts, map_tasks=executor.map)
     assert there.findings == here.findings
     assert [f.defect for f in here.findings] == ["clipped", "duplicate"]
 

@@ -24,7 +24,7 @@ def test_every_corpus_knows_its_name(tmp_path: Path) -> None:
 
 
 def test_unknown_corpus(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no corpus 'an5' \(hint: choose an4 or digits\)"):
+    with pytest.raises(DataError, match=r"no corpus 'an5' \(hint: choose an4 or digits[;)]"):
         get_corpus("an5", tmp_path)
 
 

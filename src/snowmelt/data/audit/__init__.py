@@ -8,8 +8,7 @@
 Invariant: nothing of the corpus is changed.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final
@@ -40,6 +39,10 @@ __all__ = [
     "count_by_defect",
 ]
 
+MapTasks = Callable[
+    [Callable[[list[Cut]], list[SoundFacts]], Iterable[list[Cut]]], Iterable[list[SoundFacts]]
+]
+
 # A task is worth its way to another process, and the bar still moves.
 _TASK_CUTS: Final = 32
 
@@ -62,7 +65,7 @@ def audit(
     *,
     limits: AuditLimits | None = None,
     tokenizer: Tokenizer | None = None,
-    executor: Executor | None = None,
+    map_tasks: MapTasks = map,
 ) -> Audit:
     """Listen to all utterances and find what is wrong.
 
@@ -70,14 +73,13 @@ def audit(
         splits: name -> cuts, "train" first: it is what the others must have nothing in common with.
         limits: where something begins to be a defect; None: the usual ones.
         tokenizer: the vocabulary that will be trained with, if it is known.
-        executor: listens in other processes, here or elsewhere; None: in this one.
+        map_tasks: like `map`, in order; that of an executor listens in other processes.
     """
     cuts = [(split, cut) for split, those in splits.items() for cut in those]
     tasks = _tasks([cut for _, cut in cuts])
-    listened = map(sound_facts, tasks) if executor is None else executor.map(sound_facts, tasks)
     facts: list[SoundFacts] = []
     with progress_bar("listening", total=len(cuts)) as progress:
-        for of_task in listened:
+        for of_task in map_tasks(sound_facts, tasks):
             facts += of_task
             progress.advance(len(of_task))
     utterances = tuple(

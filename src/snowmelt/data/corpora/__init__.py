@@ -17,7 +17,7 @@ from snowmelt.data.corpora.an4 import An4Corpus
 from snowmelt.data.corpora.digits import DigitsCorpus
 from snowmelt.data.corpora.gigaspeech import gigaspeech
 from snowmelt.data.corpora.librispeech import librispeech
-from snowmelt.data.corpora.manifests import PartSelection
+from snowmelt.data.corpora.manifests import ManifestCorpus, PartSelection, find_manifest
 from snowmelt.presets.data import DataConfig
 
 __all__ = [
@@ -124,8 +124,9 @@ def open_corpus(
     """Any corpus, to be read.
 
     Args:
-        name: one of `corpus_names()` and `manifest_corpus_names()`.
-        data_dir: a corpus that comes as an archive is in the folder of its name below.
+        name: one of `corpus_names()` and `manifest_corpus_names()`, or an own corpus.
+        data_dir: a corpus that comes as an archive is in the folder of its name below; so is an own
+            one.
         manifest_dir: holds the manifests of the others.
         seed: seed of training utterances that are composed anew for each epoch.
         selection: parts of a corpus in manifests; None: the usual ones.
@@ -137,7 +138,10 @@ def open_corpus(
     if name in _MANIFEST_CORPORA:
         return _MANIFEST_CORPORA[name](manifest_dir, selection or PartSelection())
     if name not in _ARCHIVE_CORPORA:
-        raise _unknown(name, [*_ARCHIVE_CORPORA, *_MANIFEST_CORPORA])
+        own = _own_corpus(name, data_dir / name)
+        if own is None:
+            raise _unknown(name, [*_ARCHIVE_CORPORA, *_MANIFEST_CORPORA])
+        return own
     return get_corpus(name, data_dir / name, seed=seed)
 
 
@@ -154,5 +158,19 @@ def selection_of(data: DataConfig, corpus: str) -> PartSelection:
     )
 
 
+def _own_corpus(name: str, folder: Path) -> Corpus | None:
+    """A corpus that `snowmelt prepare own` has left in a folder; None if there is none.
+
+    A test set is not asked of everybody.
+    """
+    if not name or "/" in name or find_manifest(folder, f"{name}_cuts_train") is None:
+        return None
+    test = ["test"] if find_manifest(folder, f"{name}_cuts_test") is not None else []
+    return ManifestCorpus(name, folder, train=["train"], dev=["dev"], test=test)
+
+
 def _unknown(name: str, known: Iterable[str]) -> DataError:
-    return DataError(f"there is no corpus {name!r}", f"choose {' or '.join(known)}")
+    return DataError(
+        f"there is no corpus {name!r}",
+        f"choose {' or '.join(known)}; or make it with snowmelt prepare own --name {name}",
+    )

@@ -4,7 +4,7 @@ Invariant: a manifest is taken as it is: order, ids and texts of its cuts do not
 paths in it count from the folder that holds it, where they lead nowhere from here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -160,17 +160,21 @@ def load_manifest(path: Path, root: Path | None = None) -> CutSet:
 
 
 def _with_paths_from(folder: Path, cuts: CutSet) -> CutSet:
-    """Paths in a manifest count from here or from its folder: the path of the first cut decides.
+    """Paths in a manifest count from here or from its folder: its first relative path decides.
 
     A preparation writes paths as it was given them, and is often run from the folder that training
     is run from; a folder that was moved as a whole has all of its files below itself.
     """
-    first = cuts[0]
-    if _is_below(folder, _sound_path(first)):
+    if _is_below(folder, _first_relative(map(_sound_path, cuts))):
+        # Absolute paths among them stay what they are.
         cuts = cuts.with_recording_path_prefix(folder.absolute())
-    if _is_below(folder, _features_path(first)):
+    if _is_below(folder, _first_relative(map(_features_path, cuts))):
         cuts = cuts.with_features_path_prefix(folder.absolute())
     return cuts.to_eager()
+
+
+def _first_relative(paths: Iterable[str | None]) -> str | None:
+    return next((path for path in paths if path is not None and not Path(path).is_absolute()), None)
 
 
 def _is_below(folder: Path, path: str | None) -> bool:

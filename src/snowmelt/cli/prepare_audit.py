@@ -1,0 +1,138 @@
+"""`snowmelt prepare audit`: is a corpus fit to be trained on?"""
+
+import argparse
+import os
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from snowmelt.cli.arguments import finite_float, positive_int
+from snowmelt.core.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from lhotse import CutSet
+
+__all__ = ["add_audit", "run_audit"]
+
+# Of the fields of `AuditLimits`; here, since the class is read after the options.
+_LIMITS: Final = {
+    "min_utterance_s": "shortest utterance, seconds (default: the corpus's preset)",
+    "max_utterance_s": "longest training utterance, seconds (default: the corpus's preset)",
+    "min_level_db": "loudest 25 ms of a silent utterance, dB (default: -50)",
+    "max_clipped": "share of samples on flat tops (default: 0.0005)",
+    "min_chars_per_s": "fewest characters in a second of speech (default: 1)",
+    "max_chars_per_s": "most characters in a second of speech (default: 25)",
+    "max_rate_deviation": "most standard deviations of that rate's logarithm (default: 8)",
+    "min_similarity": "correlation from which two sounds are one (default: 0.985)",
+}
+
+
+def add_audit(
+    corpora: "argparse._SubParsersAction[argparse.ArgumentParser]",
+) -> argparse.ArgumentParser:
+    """Add the subcommand and its options."""
+    parser = corpora.add_parser(
+        "audit",
+        help="find what is wrong with a corpus",
+        description="Listen to every utterance and look at its transcript. Nothing is changed: "
+        "findings go to a report, and manifests without them beside it. Exit code 0: training may "
+        "start; 2: it must not.",
+    )
+    parser.add_argument("audited", metavar="CORPUS", help="a prepared corpus, for example an4")
+    parser.add_argument(
+        "--manifest-dir",
+        type=Path,
+        default=Path("data/fbank"),
+        metavar="DIR",
+        help="manifests of LibriSpeech and GigaSpeech (default: data/fbank)",
+    )
+    for name in ("train", "dev", "test"):
+        parser.add_argument(
+            f"--{name}-parts",
+            type=lambda text: tuple(text.replace(",", " ").split()),
+            default=(),
+            metavar="NAME,…",
+            help=f"parts of the corpus that are its {name} set",
+        )
+    parser.add_argument(
+        "--splits",
+        nargs="+",
+        choices=("train", "dev", "test"),
+        default=["train", "dev", "test"],
+        help="which splits are looked at (default: all)",
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="the report (default: <data-dir>/audit/CORPUS)"
+    )
+    parser.add_argument(
+        "--bpe-model",
+        type=Path,
+        metavar="FILE",
+        help="vocabulary: bpe.model, tokens.txt or their folder; without one, words are counted "
+        "as tokens and rare characters suspected",
+    )
+    parser.add_argument(
+        "--ignore", nargs="+", default=[], metavar="DEFECT", help="defects that are none here"
+    )
+    parser.add_argument("--nj", type=positive_int, help="worker processes (default: one a core)")
+    for name, text in _LIMITS.items():
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=finite_float, metavar="X", help=text
+        )
+    return parser
+
+
+def run_audit(args: argparse.Namespace) -> int:
+    """Audit a corpus and write the report."""
+    from snowmelt.core.log import setup_logging
+    from snowmelt.data.audit import DEFECTS, Audit, AuditLimits, audit
+    from snowmelt.data.audit.report import report_text, write_report
+    from snowmelt.prepare.workers import Workers
+    from snowmelt.presets.recipes import data_preset
+    from snowmelt.text.tokenizer import load_tokenizer
+
+    unknown = sorted(set(args.ignore) - set(DEFECTS))
+    if unknown:
+        raise ConfigError(f"there is no defect {unknown[0]!r}", f"known: {', '.join(DEFECTS)}")
+    setup_logging()
+    tokenizer = None if args.bpe_model is None else load_tokenizer(args.bpe_model)
+    splits = _splits(args)
+    preset = data_preset(args.audited)
+    chosen = {
+        field.name: getattr(args, field.name)
+        for field in fields(AuditLimits)
+        if getattr(args, field.name) is not None
+    }
+    lengths = {n: getattr(preset, n) for n in ("min_utterance_s", "max_utterance_s")}
+    limits = AuditLimits(**{**lengths, **chosen})
+    with Workers(args.nj or len(os.sched_getaffinity(0))) as workers:
+        found = audit(splits, limits=limits, tokenizer=tokenizer, map_tasks=workers.map)
+    findings = tuple(f for f in found.findings if f.defect not in args.ignore)
+    found = Audit(found.utterances, findings)
+    output = args.output or args.data_dir / "audit" / args.audited
+    names = {split: f"{args.audited}_cuts_{split}.jsonl.gz" for split in splits}
+    write_report(found, output, names)
+    print(report_text(found), end="")
+    print(f"the report is in {output}", file=sys.stderr)
+    if not found.is_fit:
+        fatal = [f for f in findings if f.is_fatal]
+        raise DataError(
+            f"training must not start: {len(fatal)} findings, the first: {fatal[0].cut_id}: "
+            f"{fatal[0].detail}",
+            f"repair them, or train on the manifests in {output / 'clean'}",
+        )
+    return 0
+
+
+def _splits(args: argparse.Namespace) -> "dict[str, CutSet]":
+    """Train first: the others must have nothing in common with it."""
+    from snowmelt.data.corpora import PartSelection, open_corpus
+
+    selection = PartSelection(
+        train_parts=args.train_parts, dev_parts=args.dev_parts, test_parts=args.test_parts
+    )
+    corpus = open_corpus(args.audited, args.data_dir, args.manifest_dir, selection=selection)
+    wanted = [name for name in ("train", "dev", "test") if name in args.splits]
+    # Not everybody has a test set.
+    return {name: corpus.cuts(name) for name in wanted if name != "test" or corpus.test_sets}
