@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from snowmelt.cli.arguments import add_bool, positive_int
+from snowmelt.cli.prepare_audit import add_audit, run_audit
+from snowmelt.cli.prepare_own import add_own, run_own
 from snowmelt.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -70,6 +72,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     _add_on_the_fly(musan)
     _add_mirror(musan)
     _add_gigaspeech(corpora)
+    _add_data_dir(add_own(corpora))
+    _add_data_dir(add_audit(corpora))
     status = corpora.add_parser("status", help="what has been prepared")
     _add_data_dir(status)
 
@@ -187,6 +191,10 @@ def run(args: argparse.Namespace) -> int:
     """Prepare the corpus; what is there already costs nothing."""
     if args.corpus == "status":
         return _print_status(args.data_dir)
+    if args.corpus == "own":
+        return run_own(args)
+    if args.corpus == "audit":
+        return run_audit(args)
     if args.corpus in ("digits", "an4"):
         from snowmelt.data.corpora import get_corpus
 
