@@ -11,13 +11,14 @@ goes through the `Learner` of real training: guard, loss, backward, optimiser, s
 
 import itertools
 import json
+import math
 import random
 import resource
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from snowmelt.train.distributed import Ranks
 from snowmelt.train.guard import BadUtterances
 from snowmelt.train.step import Learner
 
-__all__ = ["KINDS", "AUDIO_S", "Job", "model_config"]
+__all__ = ["AUDIO_S", "KINDS", "Job", "model_config"]
 
 # 60 s of audio in feature frames of 10 ms, and the tokens of each utterance.
 _FEATURE_LENS = (1350, 1275, 1200, 1125, 1050)
@@ -56,7 +57,6 @@ _SMALL_ZIPFORMER = ZipformerConfig(
     decoder_dim=256,
     joiner_dim=256,
 )
-_PRESETS = {"zipformer": "zipformer", "lstm": "lstm", "lstm-small": "lstm-small"}
 
 # Training draws full attention for a quarter of the batches, else a multiple of 8 up to 48 frames:
 # a round has steps of all kinds in that share. 0: full attention.
@@ -75,7 +75,7 @@ class Job:
 
 def model_config(preset: str) -> ModelConfig:
     """The model called `preset`; "small-zipformer" is that of the published measurements."""
-    return _SMALL_ZIPFORMER if preset == "small-zipformer" else model_preset(_PRESETS[preset])
+    return _SMALL_ZIPFORMER if preset == "small-zipformer" else model_preset(preset)
 
 
 class Worker:
@@ -86,9 +86,7 @@ class Worker:
         torch.manual_seed(0)
         model = model_config(job.preset)
         train = ENCODER_TRAINING[model.encoder]
-        config = ExperimentConfig(
-            model=model, train=type(train)(**{**asdict(train), "use_bf16": job.use_bf16})
-        )
+        config = ExperimentConfig(model=model, train=replace(train, use_bf16=job.use_bf16))
         # Rank 1 keeps no running mean of the model, which no step of these would move.
         state = new_state(config, _VOCAB_SIZE, torch.device("cpu"), Ranks(rank=1, world_size=1))
         state.progress.batch_idx_train = _FIRST_BATCH
@@ -104,10 +102,9 @@ class Worker:
         state.objective.train()
         self._batch = _batch(model.feature_dim)
         self._dtype = torch.bfloat16 if job.use_bf16 else torch.float32
-        folder = Path(tempfile.mkdtemp(prefix="train-step-"))
-        self._learner = Learner(
-            state, state.objective, torch.device("cpu"), BadUtterances(folder)
-        )
+        self._folder = tempfile.TemporaryDirectory(prefix="train-step-")
+        bad_utterances = BadUtterances(Path(self._folder.name))
+        self._learner = Learner(state, state.objective, torch.device("cpu"), bad_utterances)
         self._chunk_sizes = itertools.cycle(_CHUNK_SIZES)
         zipformer_encoder.random_chunk_size = self._next_chunk_size
 
@@ -139,7 +136,11 @@ class Worker:
 
     def flops(self) -> dict[str, Any]:
         """Floating-point operations of the matrix products and convolutions of one step."""
-        with FlopCounterMode(display=False) as counter:
+        counted: Any = {
+            torch.ops.aten.convolution: _convolution_flops,
+            torch.ops.aten.convolution_backward: _convolution_backward_flops,
+        }
+        with FlopCounterMode(display=False, custom_mapping=counted) as counter:
             self.round()
         return {"gflop": counter.get_total_flops() / 1e9 / len(_CHUNK_SIZES)}
 
@@ -175,6 +176,21 @@ def _kind(name: str) -> str:
         if any(word in name for word in words):
             return kind
     return "other"
+
+
+# torch's own formulas for convolutions take no notice of groups.
+
+
+def _convolution_flops(_x: Any, weight: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+    flops: int = 2 * math.prod(out_shape) * math.prod(weight[1:])
+    return flops
+
+
+def _convolution_backward_flops(grad: Any, _x: Any, weight: Any, *args: Any, **_: Any) -> int:
+    output_mask = args[-1]
+    num_products = int(output_mask[0]) + int(output_mask[1])
+    flops: int = num_products * 2 * math.prod(grad) * math.prod(weight[1:])
+    return flops
 
 
 def _batch(feature_dim: int) -> Batch:
