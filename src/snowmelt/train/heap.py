@@ -4,7 +4,7 @@ Every step makes and drops the same hundreds of tensors. By default the C librar
 of large ones back at once and asks for it anew; the system then hands out every page filled with
 zeros, which measured 8 to 15 % of a training step's processor time.
 
-Invariant: numbers do not change. The largest amount of memory held measured 2 % larger, and it stays
+Invariant: numbers do not change. The largest amount of memory held measured 2 % larger, and stays
 with the process. Where the C library is not glibc, nothing happens.
 """
 
