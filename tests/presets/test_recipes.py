@@ -51,7 +51,7 @@ def test_the_originals_defaults() -> None:
 
 def test_a_corpus_without_a_preset_takes_the_settings_of_the_presets() -> None:
     chosen = recipe("digits", corpus="mine")
-    assert chosen.data.corpus == "mine" and chosen.data.max_duration == 20.0
+    assert chosen.data.corpus == "mine" and chosen.data.max_duration == 40.0
     assert recipe("digits", corpus="libri").data.corpus == "librispeech"
     # A model's preset has none to give: those of an own corpus, which ask for no noise.
     own = recipe("zipformer-small", corpus="mine")

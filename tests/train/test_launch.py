@@ -177,6 +177,7 @@ def test_mistakes(
 def test_number_of_processes(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert _prepare(data_dir, world_size="3").world_size == 3
     assert _prepare(data_dir, world_size="auto").world_size == num_cores()
+    assert _prepare(data_dir, world_size="3").config.data.max_duration == 40.0
     # torchrun has started them already.
     monkeypatch.setenv("WORLD_SIZE", "4")
     with pytest.raises(ConfigError, match="WORLD_SIZE=4, but not which RANK this is .*torchrun"):
@@ -204,6 +205,20 @@ def test_options_that_are_torchruns(
     flag = "--" + option.replace("_", "-")
     with pytest.raises(ConfigError, match=f"{flag} has no meaning here: torchrun has started"):
         start_run(plan, **{option: 1})
+
+
+def test_processes_of_a_cpu_share_the_batch(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = _prepare(data_dir, world_size="1").config.data.max_duration
+    for cores in (1, 2, 8):
+        monkeypatch.setattr("snowmelt.train.launch.num_cores", lambda cores=cores: cores)
+        plan = _prepare(data_dir, world_size="auto")
+        assert plan.config.data.max_duration * plan.world_size == whole
+    # Who starts the processes himself says what each of them takes.
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("RANK", "0")
+    assert _prepare(data_dir, world_size="auto").config.data.max_duration == whole
 
 
 def test_only_the_first_process_looks_for_checkpoints(

@@ -94,6 +94,7 @@ def test_log_lines_are_the_originals(
         rf"Epoch 1, batch 0, loss\[{losses}\], tot_loss\[{decayed}\], batch size: \d, "
         r"lr: \d\.\d\de-\d\d, ",
         f"Saving checkpoint to {exp_dir}/checkpoint-3.pt",
+        r"Epoch 1, \d+\.\d% of the time was spent waiting for data",
         "Computing validation loss",
         f"Epoch 1, validation: {losses}",
         f"Saving checkpoint to {exp_dir}/epoch-1.pt",

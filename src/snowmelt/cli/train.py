@@ -208,7 +208,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     run_group.add_argument(
         "--world-size",
         default="auto",
-        help="processes that train together; auto: one a GPU, or one a CPU core (default: auto)",
+        help="processes that train together; auto: one a GPU, or one a CPU core, which then share "
+        "the --max-duration (default: auto)",
     )
     run_group.add_argument(
         "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="(default: auto)"

@@ -9,6 +9,7 @@ element's dropout depends on the key and its place in memory alone, so backward 
 One thread: measured on 1.5 million elements, these beat torch's operations on two.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
@@ -74,8 +75,10 @@ def apply_dropout(x: Tensor, prob: float, key: int) -> Tensor:
 def channel_statistics(x: Tensor, channel_dim: int) -> tuple[Tensor, Tensor]:
     """Mean absolute value and share of positive values of each channel, (C,) float32 each."""
     num_channels = x.size(channel_dim)
-    sums = np.zeros((2, num_channels), dtype=np.float64)
-    _channel_sums(_by_channel(_dense(x), channel_dim), sums)
+    values = _by_channel(_dense(x), channel_dim)
+    sums = np.zeros((2, values.shape[1]), dtype=np.float64)
+    _channel_sums(values, sums)
+    sums = sums.reshape(2, -1, num_channels).sum(axis=1)
     mean_abs, share = torch.from_numpy(sums / (x.numel() / num_channels)).float()
     return mean_abs, share
 
@@ -86,12 +89,14 @@ def balancer_gradient(
     """g - |g| * (factor_above where x > 0, else factor_below); factors (C,) float32."""
     x = _dense(x)
     grad_x = torch.empty_like(x)
+    values = _by_channel(x, channel_dim)
+    times = values.shape[1] // x.size(channel_dim)
     _balancer_gradient(
-        _by_channel(x, channel_dim),
+        values,
         _by_channel(_laid_out_like(x, grad), channel_dim),
         _by_channel(grad_x, channel_dim),
-        factor_above.numpy(),
-        factor_below.numpy(),
+        np.tile(factor_above.numpy(), times),
+        np.tile(factor_below.numpy(), times),
     )
     return grad_x
 
@@ -123,13 +128,23 @@ def _flat(x: Tensor) -> _Array:
     return _array(x.permute(_memory_order(x)).view(-1))
 
 
+# The loops over channels that come last want rows of at least so many.
+_MIN_ROW: Final = 256
+
+
 def _by_channel(x: Tensor, channel_dim: int) -> _Array:
-    """(outer, C, inner) view of a dense tensor, (outer, C) if channels come last in memory."""
+    """View of a dense tensor: (outer, C, inner), or (outer / m, m * C) if channels come last.
+
+    With few channels m neighbouring rows count as one, which holds each channel m times.
+    """
     order = _memory_order(x)
     axis = order.index(channel_dim % x.dim())
     x = x.permute(order)
-    shape = (x.shape[:axis].numel(), x.size(axis), x.shape[axis + 1 :].numel())
-    return _array(x.view(shape if shape[2] > 1 else shape[:2]))
+    outer, num_channels, inner = x.shape[:axis].numel(), x.size(axis), x.shape[axis + 1 :].numel()
+    if inner > 1:
+        return _array(x.view(outer, num_channels, inner))
+    times = math.gcd(outer, 2 ** int(math.log2(max(1, _MIN_ROW // num_channels))))
+    return _array(x.view(outer // times, times * num_channels))
 
 
 def _array(x: Tensor) -> _Array:

@@ -140,7 +140,8 @@ def prepare_run(
         musan_dir: where noise is found; None: in manifest_dir.
         bpe_model: vocabulary to use; None: made from the training transcripts.
         device: auto, cpu, cuda or mps.
-        world_size: number of processes, or auto.
+        world_size: number of processes, or auto; the processes that auto chooses on a CPU share
+            the batch, so that a step learns from as much as with one.
         tensorboard: whether TensorBoard events are written.
         inf_check, print_diagnostics: see `RunOptions`.
         resume: auto or no.
@@ -157,6 +158,8 @@ def prepare_run(
         resume_from = _checkpoint_to_resume(exp_dir, resume, start_epoch, start_batch)
     device = str(pick_device(device))
     num_processes = _choose_world_size(world_size, device)
+    if world_size == "auto" and device == "cpu" and _STARTED_BY_TORCHRUN not in os.environ:
+        config = _with_shared_batch(config, num_processes)
     musan_dir = musan_dir or manifest_dir
     if config.data.enable_musan:
         load_noise(musan_dir)
@@ -279,6 +282,12 @@ def _choose_world_size(world_size: str, device: str) -> int:
             hint="use --world-size auto",
         )
     return int(world_size)
+
+
+def _with_shared_batch(config: ExperimentConfig, num_processes: int) -> ExperimentConfig:
+    """A step of the whole machine learns from `max_duration`, however many cores it has."""
+    share = config.data.max_duration / num_processes
+    return replace(config, data=replace(config.data, max_duration=share))
 
 
 def _texts(data: DataConfig, data_dir: Path, manifest_dir: Path) -> list[str]:

@@ -18,6 +18,7 @@ from snowmelt.data.batch import Batch
 from snowmelt.presets.frames import SUBSAMPLING_FACTOR
 from snowmelt.train.distributed import sum_over_ranks
 from snowmelt.train.guard import BadUtterances, ForwardState, guarded_forward
+from snowmelt.train.heap import keep_freed_memory
 from snowmelt.train.metrics import LossTotals
 from snowmelt.train.objective import StepLosses, TransducerObjective
 from snowmelt.train.resume import TrainState, seed_batch
@@ -47,6 +48,7 @@ class Learner:
         self._device = device
         self._bad_utterances = bad_utterances
         self._forward_state = ForwardState(state.objective.model)
+        keep_freed_memory()
 
     def step(
         self,

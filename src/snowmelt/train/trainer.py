@@ -200,6 +200,7 @@ class _Trainer:
             bad_utterances.load(self._state.bad_utterances)
             _logger.info("Resuming from %s", options.resume_from)
         self._learner = Learner(self._state, objective, device, bad_utterances)
+        self._waited_s = 0.0  # for data, in the present epoch
 
     def run(self, stop_requested: threading.Event) -> None:
         """Train all epochs that are left, or until the event is set."""
@@ -251,6 +252,7 @@ class _Trainer:
         plan = self._plan()
         first = progress.batch
         started, audio_s = time.monotonic(), 0.0
+        self._waited_s = 0.0
         with ExitStack() as stack:
             bar = None
             if self._ranks.is_main:
@@ -274,6 +276,8 @@ class _Trainer:
                     speed = audio_s / (time.monotonic() - started)
                     loss = state.totals[""].per_frame()["loss"]
                     bar.advance(1, note=f"loss {loss:.3f}  {speed:.0f} audio-s/s")
+        share = self._waited_s / max(time.monotonic() - started, 1e-9)
+        _logger.info("Epoch %d, %.1f%% of the time was spent waiting for data", epoch, 100 * share)
         return plan.positions
 
     def _plan(self) -> MixPlan:
@@ -288,7 +292,12 @@ class _Trainer:
     ) -> Iterator[tuple[tuple[MixItem, ...], list[Batch]]]:
         # One more than there are threads: each finds its next task when it has done one.
         depth = self._config.data.num_workers + 1
-        yield from zip(steps, prefetched(self._data.read, steps, readers, depth=depth), strict=True)
+        read = prefetched(self._data.read, steps, readers, depth=depth)
+        for step in steps:
+            begun = time.monotonic()
+            batches = next(read)
+            self._waited_s += time.monotonic() - begun
+            yield step, batches
 
     def _add_to_totals(self, label: str, current: LossTotals) -> None:
         totals, interval = self._state.totals, self._config.train.reset_interval

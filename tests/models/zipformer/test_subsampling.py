@@ -54,6 +54,26 @@ def test_training_gives_finite_gradients_and_is_repeatable(module: Conv2dSubsamp
     assert all(p.grad is not None for p in module.parameters())
 
 
+def test_training_computes_what_evaluation_does(
+    module: Conv2dSubsampling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module.double()
+    x = torch.randn(2, 39, 20, dtype=torch.float64)
+    grad = torch.randn(2, 16, 12, dtype=torch.float64)
+    weights = list(module.parameters())
+    expected = module(x)
+    expected_grads = torch.autograd.grad(expected, weights, grad)
+    # Balancers and dropout change nothing in evaluation mode.
+    monkeypatch.setattr(module, "training", True)
+    out = module(x)
+    torch.testing.assert_close(out, expected, rtol=1e-12, atol=1e-12)
+    grads = torch.autograd.grad(out, weights, grad)
+    torch.testing.assert_close(grads, expected_grads, rtol=1e-12, atol=1e-12)
+    assert module.conv(x.unsqueeze(-1).permute(0, 3, 1, 2)).is_contiguous(
+        memory_format=torch.channels_last
+    )
+
+
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 def test_is_scriptable(module: Conv2dSubsampling) -> None:
     x = torch.randn(2, 39, 20)
