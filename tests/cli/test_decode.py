@@ -89,7 +89,7 @@ def test_batches_change_no_word(exp_dir, max_duration, capsys):
         (["--iter", "100"], "has no checkpoint-100.pt"),
         (["--head", "ted"], "no head 'ted' (hint: choose main, giga)"),
         (["--avg", "3"], "epoch 2 has no 3 epochs"),
-        (["--decoding-method", "magic"], "invalid choice"),
+        (["--decoding-method", "magic"], "unknown decoding method"),
     ],
 )
 def test_mistakes_are_one_line(exp_dir, options, reason, capsys):

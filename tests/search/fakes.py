@@ -30,6 +30,13 @@ class ToyScorer:
         return (np.mod(3 * encoder_proj + 5 * tokens + decoder_proj, 11) / 2).astype(np.float32)
 
 
+class OneTokenScorer(ToyScorer):
+    """Prefers token 1 everywhere."""
+
+    def join(self, encoder_proj: FloatArray, decoder_proj: FloatArray) -> FloatArray:
+        return np.tile(np.eye(self.vocab_size, dtype=np.float32)[1], (len(encoder_proj), 1))
+
+
 def toy_batch() -> tuple[FloatArray, IntArray]:
     """Two utterances, of frames 0..7 and 10..14; the padding of the second is not zero."""
     encoder_proj = np.full((2, 8, 1), 1e3, dtype=np.float32)

@@ -4,6 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from snowmelt.cli.arguments import positive_float
+from snowmelt.cli.recognition_options import search_options
 from snowmelt.cli.scoring import add_scoring_options, print_scores
 
 if TYPE_CHECKING:
@@ -37,11 +38,12 @@ def run(args: argparse.Namespace) -> int:
     """Score the test sets; one line of result a set on standard output."""
     from snowmelt.evaluate.decode import decode
     from snowmelt.runtime.recognizer import OfflineRecognizer
+    from snowmelt.search.methods import build_search
+
+    search = build_search(search_options(args))
 
     def recognise(model: "SpeechModel", utterances: "Sequence[Utterance]") -> "list[Hypothesis]":
-        recognizer = OfflineRecognizer(
-            model, max_sym_per_frame=args.max_sym_per_frame, blank_penalty=args.blank_penalty
-        )
+        recognizer = OfflineRecognizer(model, search=search)
         return decode(recognizer, utterances, max_duration=args.max_duration)
 
     return print_scores(args, recognise, is_streaming=False)

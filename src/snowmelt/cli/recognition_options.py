@@ -13,11 +13,13 @@ from snowmelt.cli.arguments import add_bool, finite_float, natural_int, positive
 if TYPE_CHECKING:
     from snowmelt.runtime.backend import SpeechModel
     from snowmelt.runtime.load import WeightsChoice
+    from snowmelt.search.methods import SearchOptions
 
 __all__ = [
     "add_model_options",
     "add_search_options",
     "load",
+    "search_options",
     "weights_choice",
 ]
 
@@ -75,7 +77,10 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
     """How tokens are found."""
     group = parser.add_argument_group("search")
     group.add_argument(
-        "--decoding-method", choices=("greedy_search",), default="greedy_search", help="(default)"
+        "--decoding-method",
+        default="greedy_search",
+        metavar="NAME",
+        help="the search (default: greedy_search)",
     )
     group.add_argument(
         "--max-sym-per-frame",
@@ -90,6 +95,17 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
         default=0.0,
         metavar="X",
         help="taken from the score of blank: fewer deletions, more insertions (default: 0)",
+    )
+
+
+def search_options(args: argparse.Namespace) -> "SearchOptions":
+    """The search that the options name."""
+    from snowmelt.search.methods import SearchOptions
+
+    return SearchOptions(
+        decoding_method=args.decoding_method,
+        max_sym_per_frame=args.max_sym_per_frame,
+        blank_penalty=args.blank_penalty,
     )
 
 

@@ -4,6 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from snowmelt.cli.arguments import positive_int
+from snowmelt.cli.recognition_options import search_options
 from snowmelt.cli.scoring import add_scoring_options, print_scores
 
 if TYPE_CHECKING:
@@ -37,11 +38,12 @@ def run(args: argparse.Namespace) -> int:
     """Score the test sets; one line of result a set on standard output."""
     from snowmelt.evaluate.streaming import streaming_decode
     from snowmelt.runtime.recognizer import OnlineRecognizer
+    from snowmelt.search.methods import build_search
+
+    search = build_search(search_options(args))
 
     def recognise(model: "SpeechModel", utterances: "Sequence[Utterance]") -> "list[Hypothesis]":
-        recognizer = OnlineRecognizer(
-            model, max_sym_per_frame=args.max_sym_per_frame, blank_penalty=args.blank_penalty
-        )
+        recognizer = OnlineRecognizer(model, search=search)
         return streaming_decode(recognizer, utterances, num_decode_streams=args.num_decode_streams)
 
     return print_scores(args, recognise, is_streaming=True)

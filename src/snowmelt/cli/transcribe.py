@@ -13,6 +13,7 @@ from snowmelt.cli.recognition_options import (
     add_model_options,
     add_search_options,
     load,
+    search_options,
     weights_choice,
 )
 
@@ -89,6 +90,7 @@ def run(args: argparse.Namespace) -> int:
     from snowmelt.runtime.load import WeightsChoice
     from snowmelt.runtime.recognizer import OnlineRecognizer
     from snowmelt.runtime.scheduler import recognize
+    from snowmelt.search.methods import build_search
 
     if not args.inputs and not args.microphone:
         raise ConfigError("there is nothing to transcribe", "give sound files or --microphone")
@@ -105,8 +107,7 @@ def run(args: argparse.Namespace) -> int:
     is_live = args.live or args.microphone
     recognizer = OnlineRecognizer(
         load(args.model, None if chosen == WeightsChoice() else chosen, args),
-        max_sym_per_frame=args.max_sym_per_frame,
-        blank_penalty=args.blank_penalty,
+        search=build_search(search_options(args)),
         max_chunks=1 if is_live else _MAX_CHUNKS,
     )
     live = LivePrinter(args.format) if is_live else None

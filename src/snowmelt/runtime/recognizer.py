@@ -9,6 +9,7 @@ was cut into calls.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -17,13 +18,8 @@ from snowmelt.presets.frames import ENCODER_FRAME_S
 from snowmelt.runtime.backend import SpeechModel
 from snowmelt.runtime.stream import FeatureStream, OfflineStream, OnlineStream
 from snowmelt.runtime.words import Word, timed_words
-from snowmelt.search.greedy import (
-    GreedyState,
-    clear_result,
-    greedy_search,
-    greedy_step,
-    init_state,
-)
+from snowmelt.search.greedy import GreedySearch
+from snowmelt.search.method import SearchMethod, SearchResult, search_whole
 from snowmelt.search.scorer import FloatArray, IntArray
 
 __all__ = ["OfflineRecognizer", "OnlineRecognizer", "RecognitionResult"]
@@ -41,6 +37,7 @@ class RecognitionResult:
         words: the words of `text` with their times and confidences.
         start_time: start of the segment in seconds from the start of the stream.
         is_final: True if nothing will be added any more.
+        num_stable_tokens: so many tokens at the front can no longer change.
     """
 
     text: str
@@ -50,6 +47,7 @@ class RecognitionResult:
     words: tuple[Word, ...]
     start_time: float
     is_final: bool
+    num_stable_tokens: int
 
 
 class OnlineRecognizer:
@@ -57,9 +55,7 @@ class OnlineRecognizer:
 
     Args:
         model: what `snowmelt.load_model` gives.
-        max_sym_per_frame: most tokens one encoder frame of 40 ms may emit.
-        blank_penalty: subtracted from the logit of blank: above 0 gives fewer deletions and more
-            insertions.
+        search: how tokens are found, of `search.methods.build_search`; greedy if not given.
         max_chunks: most chunks that `decode_streams` takes at once, where they are there already:
             a recording is recognised several times faster than chunk by chunk, with the same
             words. What is heard live never waits for a second chunk.
@@ -78,14 +74,12 @@ class OnlineRecognizer:
         self,
         model: SpeechModel,
         *,
-        max_sym_per_frame: int = 1,
-        blank_penalty: float = 0.0,
+        search: SearchMethod[Any] | None = None,
         max_chunks: int = 1,
     ) -> None:
         self._model = model
         self._chunk_len = model.backend.decode_chunk_len
-        self._max_sym_per_frame = max_sym_per_frame
-        self._blank_penalty = blank_penalty
+        self._search = search or GreedySearch()
         self._max_chunks = max_chunks
 
     @property
@@ -97,7 +91,9 @@ class OnlineRecognizer:
         """A stream that has heard nothing."""
         backend = self._model.backend
         return OnlineStream(
-            _new_sound(self._model), backend.init_state(), init_state(backend.scorer)
+            _new_sound(self._model),
+            backend.init_state(),
+            self._search.init_state(backend.scorer),
         )
 
     def is_ready(self, stream: OnlineStream) -> bool:
@@ -130,31 +126,29 @@ class OnlineRecognizer:
         encoder_proj, lens, encoder_states = backend.encode(
             features, feature_lens, [stream.encoder_state for stream in streams]
         )
-        search_states = greedy_step(
-            backend.scorer,
-            encoder_proj,
-            lens,
-            [stream.search_state for stream in streams],
-            max_sym_per_frame=self._max_sym_per_frame,
-            blank_penalty=self._blank_penalty,
+        search_states = self._search.step(
+            backend.scorer, encoder_proj, lens, [stream.search_state for stream in streams]
         )
         # Only now, when nothing can fail any more: a stream is advanced whole or not at all.
         for n, stream in enumerate(streams):
             stream.advance(num_frames)
             stream.encoder_state = encoder_states[n]
             stream.search_state = search_states[n]
+            stream.num_encoder_frames += int(lens[n])
             if self.is_final(stream):
                 stream.encoder_state = None  # megabytes that nobody needs any more
 
     def get_result(self, stream: OnlineStream) -> str:
         """The words recognised so far in the current segment."""
-        return self._model.tokenizer.decode(list(stream.search_state.tokens))
+        return self.get_result_all(stream).text
 
     def get_result_all(self, stream: OnlineStream) -> RecognitionResult:
         """The current segment's result with tokens, times and probabilities."""
-        return _result(
-            self._model, stream.search_state, stream.segment_start, self.is_final(stream)
+        is_final = self.is_final(stream)
+        found = self._search.result(
+            self._model.backend.scorer, stream.search_state, is_final=is_final
         )
+        return _result(self._model, found, stream.segment_start, is_final)
 
     def reset(self, stream: OnlineStream, *, keep_history: bool = True) -> None:
         """Begin a new segment: the result is cleared, the encoder goes on.
@@ -164,8 +158,8 @@ class OnlineRecognizer:
             keep_history: the prediction network goes on from the last tokens, as in sherpa-onnx; if
                 False it starts afresh.
         """
-        stream.segment_start = stream.search_state.num_frames
-        stream.search_state = clear_result(
+        stream.segment_start = stream.num_encoder_frames
+        stream.search_state = self._search.clear_result(
             self._model.backend.scorer, stream.search_state, keep_history=keep_history
         )
 
@@ -178,16 +172,12 @@ class OfflineRecognizer:
 
     Args:
         model: what `snowmelt.load_model` gives.
-        max_sym_per_frame: most tokens one encoder frame of 40 ms may emit.
-        blank_penalty: subtracted from the logit of blank.
+        search: how tokens are found, of `search.methods.build_search`; greedy if not given.
     """
 
-    def __init__(
-        self, model: SpeechModel, *, max_sym_per_frame: int = 1, blank_penalty: float = 0.0
-    ) -> None:
+    def __init__(self, model: SpeechModel, *, search: SearchMethod[Any] | None = None) -> None:
         self._model = model
-        self._max_sym_per_frame = max_sym_per_frame
-        self._blank_penalty = blank_penalty
+        self._search = search or GreedySearch()
 
     def create_stream(self) -> OfflineStream:
         """A stream that has heard nothing."""
@@ -205,15 +195,9 @@ class OfflineRecognizer:
             stream.sound.input_finished()
         features, feature_lens = _padded([stream.sound for stream in streams])
         encoder_proj, lens = self._model.backend.encode_whole(features, feature_lens)
-        states = greedy_search(
-            self._model.backend.scorer,
-            encoder_proj,
-            lens,
-            max_sym_per_frame=self._max_sym_per_frame,
-            blank_penalty=self._blank_penalty,
-        )
-        for stream, state in zip(streams, states, strict=True):
-            stream.search_state = state
+        found = search_whole(self._search, self._model.backend.scorer, encoder_proj, lens)
+        for stream, result in zip(streams, found, strict=True):
+            stream.found = result
 
     def get_result(self, stream: OfflineStream) -> str:
         """The words of a decoded stream."""
@@ -225,9 +209,9 @@ class OfflineRecognizer:
         Raises:
             ValueError: the stream was not decoded.
         """
-        if stream.search_state is None:
+        if stream.found is None:
             raise ValueError("the stream has no result: call decode_streams first")
-        return _result(self._model, stream.search_state, segment_start=0, is_final=True)
+        return _result(self._model, stream.found, segment_start=0, is_final=True)
 
 
 def _new_sound(model: SpeechModel) -> FeatureStream:
@@ -251,18 +235,19 @@ def _padded(sounds: Sequence[FeatureStream]) -> tuple[FloatArray, IntArray]:
 
 
 def _result(
-    model: SpeechModel, state: GreedyState, segment_start: int, is_final: bool
+    model: SpeechModel, found: SearchResult, segment_start: int, is_final: bool
 ) -> RecognitionResult:
-    tokens = tuple(model.tokenizer.id_to_token[i] for i in state.tokens)
+    tokens = tuple(model.tokenizer.id_to_token[i] for i in found.tokens)
     timestamps = tuple(
-        round((frame - segment_start) * ENCODER_FRAME_S, 3) for frame in state.timestamps
+        round((frame - segment_start) * ENCODER_FRAME_S, 3) for frame in found.timestamps
     )
     return RecognitionResult(
-        text=model.tokenizer.decode(list(state.tokens)),
+        text=model.tokenizer.decode(list(found.tokens)),
         tokens=tokens,
         timestamps=timestamps,
-        token_logprobs=state.token_logprobs,
-        words=timed_words(tokens, timestamps, state.token_logprobs),
+        token_logprobs=found.token_logprobs,
+        words=timed_words(tokens, timestamps, found.token_logprobs),
         start_time=round(segment_start * ENCODER_FRAME_S, 3),
         is_final=is_final,
+        num_stable_tokens=len(tokens) if is_final else found.num_stable,
     )

@@ -18,7 +18,7 @@ from snowmelt.audio.resample import StreamResampler
 from snowmelt.audio.samples import as_samples
 from snowmelt.audio.tail import tail_samples
 from snowmelt.core.errors import AudioError
-from snowmelt.search.greedy import GreedyState
+from snowmelt.search.method import SearchResult
 from snowmelt.search.scorer import FloatArray
 
 __all__ = ["FeatureStream", "OfflineStream", "OnlineStream"]
@@ -121,11 +121,12 @@ class OnlineStream:
     Made by `OnlineRecognizer.create_stream`; users call `accept_waveform` and `input_finished`.
     """
 
-    def __init__(self, sound: FeatureStream, encoder_state: Any, search_state: GreedyState) -> None:
+    def __init__(self, sound: FeatureStream, encoder_state: Any, search_state: Any) -> None:
         self.sound = sound
         self.encoder_state = encoder_state
         self.search_state = search_state
         self.position = 0  # first feature frame of the next window
+        self.num_encoder_frames = 0  # searched so far
         self.segment_start = 0  # encoder frames before the current segment
 
     def accept_waveform(self, sample_rate: int, samples: npt.ArrayLike) -> None:
@@ -157,7 +158,7 @@ class OfflineStream:
 
     def __init__(self, sound: FeatureStream) -> None:
         self.sound = sound
-        self.search_state: GreedyState | None = None
+        self.found: SearchResult | None = None
 
     def accept_waveform(self, sample_rate: int, samples: npt.ArrayLike) -> None:
         """Hear the next, or all, samples; see `FeatureStream.accept_waveform`."""

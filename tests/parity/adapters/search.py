@@ -9,7 +9,7 @@ from torch import Tensor
 
 from snowmelt.models.decoder import Decoder
 from snowmelt.models.joiner import Joiner
-from snowmelt.search.greedy import greedy_search, greedy_step, init_state
+from snowmelt.search.greedy import GreedySearch, GreedyState
 from snowmelt.search.scorer import FloatArray, IntArray
 from tests.parity.adapters.transducer_parts import build_decoder_and_joiner
 from tests.parity.cases import Run
@@ -62,13 +62,14 @@ def _offline(run: Run) -> dict[str, Any]:
         for name in ("max_sym_per_frame", "blank_penalty")
         if name in run.params
     }
+    search = GreedySearch(**options)
     if run.content.get("one_by_one"):
         states = [
-            greedy_search(scorer, encoder_proj[n : n + 1, :length], lens[n : n + 1], **options)[0]
+            _searched(search, scorer, encoder_proj[n : n + 1, :length], lens[n : n + 1])[0]
             for n, length in enumerate(lens)
         ]
     else:
-        states = greedy_search(scorer, encoder_proj, lens, **options)
+        states = _searched(search, scorer, encoder_proj, lens)
     return {
         "tokens": [list(state.tokens) for state in states],
         "timestamps": [list(state.timestamps) for state in states],
@@ -76,17 +77,24 @@ def _offline(run: Run) -> dict[str, Any]:
     }
 
 
+def _searched(
+    search: GreedySearch, scorer: _Scorer, encoder_proj: FloatArray, lens: IntArray
+) -> list[GreedyState]:
+    return search.step(scorer, encoder_proj, lens, [search.init_state(scorer) for _ in lens])
+
+
 def _streaming(run: Run) -> dict[str, Any]:
     scorer = _scorer(run)
     encoder_proj = scorer.project(run.inputs()["encoder_out"])
     num_streams, num_frames, _ = encoder_proj.shape
     chunk_frames = run.params["chunk_frames"]
-    states = [init_state(scorer) for _ in range(num_streams)]
+    search = GreedySearch()
+    states = [search.init_state(scorer) for _ in range(num_streams)]
     partial_results = []
     for start in range(0, num_frames, chunk_frames):
         chunk = encoder_proj[:, start : start + chunk_frames]
         lens = np.full(num_streams, chunk.shape[1], dtype=np.int64)
-        states = greedy_step(scorer, chunk, lens, states)
+        states = search.step(scorer, chunk, lens, states)
         partial_results.append([list(state.tokens) for state in states])
     return {"partial_results": partial_results}
 
