@@ -78,6 +78,7 @@ class KeptArcs(NamedTuple):
         sources: (K,) int32, active state of the frame before, counted within its stream.
         targets: (K,) int32, active state after the frame, counted within its stream.
         arcs: (K,) int32, number in the graph, BLANK_ARC or FINAL_ARC.
+        tokens: (K,) int32, token taken; 0 if none is.
         scores: (K,) float32, arc and frame together.
         token_logprobs: (K,) float32, the frame's part alone; 0 where no token is taken.
     """
@@ -86,6 +87,7 @@ class KeptArcs(NamedTuple):
     sources: _Array
     targets: _Array
     arcs: _Array
+    tokens: _Array
     scores: _Array
     token_logprobs: _Array
 
@@ -177,6 +179,7 @@ def advance(
     kept_sources = np.empty(64, dtype=np.int32)
     kept_targets = np.empty(64, dtype=np.int32)
     kept_arcs = np.empty(64, dtype=np.int32)
+    kept_tokens = np.empty(64, dtype=np.int32)
     kept_scores = np.empty(64, dtype=np.float32)
     kept_logprobs = np.empty(64, dtype=np.float32)
     num_kept = 0
@@ -267,9 +270,7 @@ def advance(
                     num_candidates += 1
 
         # 2. The best states, then the best contexts.
-        chosen = _best_states(
-            slot_scores[:num_slots], slot_contexts, slot_states, beam, max_states
-        )
+        chosen = _best_states(slot_scores[:num_slots], slot_contexts, slot_states, beam, max_states)
         chosen = _with_best_contexts(chosen, slot_scores, slot_contexts, beam, max_contexts)
         if keeps_arcs:
             slot_targets[:num_slots] = _NO_SLOT
@@ -290,16 +291,17 @@ def advance(
             kept_sources = grown(kept_sources, room)
             kept_targets = grown(kept_targets, room)
             kept_arcs = grown(kept_arcs, room)
+            kept_tokens = grown(kept_tokens, room)
             kept_scores = grown(kept_scores, room)
             kept_logprobs = grown(kept_logprobs, room)
         for j in range(num_candidates):
             target = slot_targets[candidate_slots[j]]
             if target != _NO_SLOT:
                 arc = candidate_arcs[j]
-                kept_logprobs[num_kept] = 0.0
-                if arc >= 0 and graph.labels[arc] != 0:
-                    row = rows[begin + candidate_sources[j]]
-                    kept_logprobs[num_kept] = token_logprobs[row, graph.labels[arc]]
+                token = graph.labels[arc] if arc >= 0 else 0
+                row = rows[begin + candidate_sources[j]]
+                kept_tokens[num_kept] = token
+                kept_logprobs[num_kept] = token_logprobs[row, token] if token else 0.0
                 kept_sources[num_kept] = candidate_sources[j]
                 kept_targets[num_kept] = target
                 kept_arcs[num_kept] = arc
@@ -321,6 +323,7 @@ def advance(
             kept_sources[:num_kept],
             kept_targets[:num_kept],
             kept_arcs[:num_kept],
+            kept_tokens[:num_kept],
             kept_scores[:num_kept],
             kept_logprobs[:num_kept],
         ),

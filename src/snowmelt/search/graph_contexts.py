@@ -49,18 +49,12 @@ class DecoderTable:
 
     Args:
         scorer: the scorer that is searched with.
-        codes: contexts whose outputs are known already, and
-        decoder_proj: (len(codes), J) these.
     """
 
-    def __init__(
-        self, scorer: Scorer, codes: Sequence[int] = (), decoder_proj: FloatArray | None = None
-    ) -> None:
+    def __init__(self, scorer: Scorer) -> None:
         self._scorer = scorer
         self._row_of: dict[int, int] = {}
         self._rows: FloatArray | None = None
-        if decoder_proj is not None:
-            self._add(codes, decoder_proj)
 
     def rows(self, codes: IntArray) -> IntArray:
         """(M,) rows of the table for (M,) contexts; what is missing is computed, in one call."""
@@ -68,7 +62,7 @@ class DecoderTable:
         missing = list(dict.fromkeys(code for code in wanted if code not in self._row_of))
         if missing:
             tokens = context_tokens(np.array(missing, dtype=np.int64), self._scorer.context_size)
-            self._add(missing, self._scorer.decode(tokens))
+            self.add(missing, self._scorer.decode(tokens))
         return np.array([self._row_of[code] for code in wanted], dtype=np.int64)
 
     def decoder_proj(self, rows: IntArray) -> FloatArray:
@@ -76,7 +70,8 @@ class DecoderTable:
         assert self._rows is not None
         return self._rows[rows]
 
-    def _add(self, codes: Sequence[int], decoder_proj: FloatArray) -> None:
+    def add(self, codes: Sequence[int], decoder_proj: FloatArray) -> None:
+        """Outputs (M, J) of M contexts are known already."""
         for code in codes:
             self._row_of.setdefault(code, len(self._row_of))
         if self._rows is None or len(self._rows) < len(self._row_of):

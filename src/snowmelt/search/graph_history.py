@@ -119,7 +119,7 @@ def pruned(
     Returns:
         committed_splits (N + 1,), committed (C,): emissions common to all leaves of stream n, in
         order. kept_splits (N + 1,), kept (K,): the others that lead to a leaf, in order.
-        (K,) int32 their new parents and (L,) int32 the new leaves, counted within a stream.
+        (K,) int32 their new parents and (L,) int32 the new leaves, by place in `kept`.
     """
     num_streams, size = len(leaf_splits) - 1, len(parents)
     num_leaves = np.zeros(size, dtype=np.int64)  # below an emission
@@ -158,7 +158,7 @@ def pruned(
             committed[next_committed[n]] = node
             next_committed[n] += 1
         else:
-            new_numbers[node] = next_kept[n] - kept_splits[n]
+            new_numbers[node] = next_kept[n]
             kept[next_kept[n]] = node
             kept_parents[next_kept[n]] = ROOT if parent == ROOT else new_numbers[parent]
             next_kept[n] += 1

@@ -33,6 +33,7 @@ class SearchResult:
         words: word ids, of searches on a graph of words only; otherwise None.
         log_prob: natural log of the path's score, with all that was added to it.
         num_stable: so many tokens at the front can no longer change.
+        word_timestamps: encoder frame of each of `words`; None where they are.
     """
 
     tokens: tuple[int, ...]
@@ -41,6 +42,7 @@ class SearchResult:
     words: tuple[int, ...] | None
     log_prob: float
     num_stable: int
+    word_timestamps: tuple[int, ...] | None = None
 
 
 class SearchMethod(Protocol[State]):

@@ -11,6 +11,7 @@ from snowmelt.models.decoder import Decoder
 from snowmelt.models.joiner import Joiner
 from snowmelt.search.greedy import GreedySearch, GreedyState
 from snowmelt.search.scorer import FloatArray, IntArray
+from tests.parity.adapters.graph_search import offline_graph_search, streaming_graph_search
 from tests.parity.adapters.transducer_parts import build_decoder_and_joiner
 from tests.parity.cases import Run
 
@@ -47,9 +48,14 @@ class _Scorer:
 
 
 def _scorer(run: Run) -> _Scorer:
-    if run.call not in ("greedy_search", "greedy_search_batch"):
+    is_built = run.call in ("greedy_search", "greedy_search_batch") or _is_graph_search(run)
+    if not is_built:
         pytest.skip(f"{run.id}: method {run.call} is not built yet")
     return _Scorer(*build_decoder_and_joiner(run), unk_id=run.params["unk_id"])
+
+
+def _is_graph_search(run: Run) -> bool:
+    return run.call.startswith("fast_beam_search")
 
 
 def _offline(run: Run) -> dict[str, Any]:
@@ -57,6 +63,8 @@ def _offline(run: Run) -> dict[str, Any]:
     inputs = run.inputs()
     encoder_proj = scorer.project(inputs["encoder_out"])
     lens = inputs["encoder_out_lens"].numpy()
+    if _is_graph_search(run):
+        return offline_graph_search(run, scorer, encoder_proj, lens)
     options = {
         name: run.params[name]
         for name in ("max_sym_per_frame", "blank_penalty")
@@ -86,6 +94,8 @@ def _searched(
 def _streaming(run: Run) -> dict[str, Any]:
     scorer = _scorer(run)
     encoder_proj = scorer.project(run.inputs()["encoder_out"])
+    if _is_graph_search(run):
+        return streaming_graph_search(run, scorer, encoder_proj)
     num_streams, num_frames, _ = encoder_proj.shape
     chunk_frames = run.params["chunk_frames"]
     search = GreedySearch()
