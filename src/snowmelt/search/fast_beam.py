@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from snowmelt.core.errors import ConfigError
 from snowmelt.search.graph_advance import (
@@ -39,6 +40,8 @@ from snowmelt.search.scorer import FloatArray, IntArray, Scorer, initial_context
 from snowmelt.text.graph import DecodingGraph, trivial_graph
 
 __all__ = ["Emissions", "FastBeamSearch", "FastBeamState"]
+
+_BoolArray = npt.NDArray[np.bool_]
 
 # Emissions of a batch after which those that lead nowhere are thrown away inside a step.
 _PRUNE_AT: Final = 50_000
@@ -74,7 +77,7 @@ class FastBeamState(NamedTuple):
 
     contexts: IntArray
     graph_states: IntArray
-    scores: IntArray
+    scores: npt.NDArray[np.float64]
     nodes: IntArray
     history: History
     committed: Emissions = Emissions()
@@ -166,9 +169,7 @@ class FastBeamSearch:
             # The next partial result may be empty: nothing is certain before the end.
             num_stable = num_stable if is_final else 0
         else:
-            scores = state.scores
-            if is_final:
-                scores = scores + self.final_scores(state)
+            scores = state.scores + self.final_scores(state) if is_final else state.scores
             best = int(scores.argmax())
             node, score = int(state.nodes[best]), float(scores[best])
         path = _joined(state.committed, self.emissions(state.history, _chain(state.history, node)))
@@ -306,7 +307,7 @@ class _Batch:
             if state.decoder_proj is not None:
                 self._table.add(np.unique(state.contexts).tolist(), state.decoder_proj)
 
-    def advance(self, encoder_proj: FloatArray, is_live: IntArray) -> None:
+    def advance(self, encoder_proj: FloatArray, is_live: _BoolArray) -> None:
         """One frame (N, J) of the streams that are live."""
         method, scorer, before = self._method, self._scorer, self._active
         rows, codes, streams = distinct_contexts(before.splits, before.contexts, is_live)
@@ -410,7 +411,7 @@ class _Batch:
             logprobs[:, unk] = -np.inf
         return logprobs, token_logprobs
 
-    def _note_ends(self, before: Active, kept: KeptArcs, is_live: IntArray) -> None:
+    def _note_ends(self, before: Active, kept: KeptArcs, is_live: _BoolArray) -> None:
         """Compat: who could have ended the utterance with this frame?"""
         for n in np.flatnonzero(is_live):
             part = slice(kept.splits[n], kept.splits[n + 1])
@@ -474,7 +475,7 @@ def _trivial_arrays(vocab_size: int) -> GraphArrays:
 
 def _log_softmax(logits: FloatArray, blank_id: int, method: FastBeamSearch) -> FloatArray:
     """(M, V), after blank penalty and temperature."""
-    logprobs = logits - logits.max(axis=1, keepdims=True)
+    logprobs: FloatArray = logits - logits.max(axis=1, keepdims=True)
     if method.blank_penalty:
         logprobs[:, blank_id] -= np.float32(method.blank_penalty)
     if method.temperature != 1.0:
@@ -502,4 +503,4 @@ def _chain(history: History, node: int) -> IntArray:
 
 
 def _joined(first: Emissions, second: Emissions) -> Emissions:
-    return Emissions(*(a + b for a, b in zip(first, second, strict=True)))
+    return Emissions._make(a + b for a, b in zip(first, second, strict=True))

@@ -125,17 +125,19 @@ class NbestSearch:
 
 
 def oracle(hypotheses: Sequence[SearchResult], reference: Sequence[int]) -> SearchResult:
-    """The hypothesis with the fewest token errors; the first of several.
+    """The hypothesis with the fewest token errors.
+
+    Of several, as in the original, the one with the fewest substitutions, and of these the last.
 
     Args:
         hypotheses: of one utterance, at least one.
         reference: token ids of what was said.
     """
-    errors = [
-        kaldialign.edit_distance(list(reference), list(hypothesis.tokens))["total"]
-        for hypothesis in hypotheses
-    ]
-    return hypotheses[int(np.argmin(errors))]
+    errors = []
+    for hypothesis in hypotheses:
+        counts = kaldialign.edit_distance(list(reference), list(hypothesis.tokens))
+        errors.append((counts["total"], counts["sub"]))
+    return hypotheses[max(i for i, error in enumerate(errors) if error == min(errors))]
 
 
 def _symbols(lattice: Lattice, graph: DecodingGraph | None) -> tuple[IntArray, IntArray]:

@@ -1,5 +1,6 @@
 """The graph searches of kinds search.*: fast_beam_search and its relatives."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import kaldialign
 import numpy as np
 
 from snowmelt.search.fast_beam import FastBeamSearch, FastBeamState
+from snowmelt.search.graph_advance import FINAL_ARC
 from snowmelt.search.lattice import compat_lattice
 from snowmelt.search.method import SearchResult
 from snowmelt.search.nbest import NbestSearch, oracle
@@ -103,8 +105,30 @@ def _graph(run: Run) -> DecodingGraph | None:
 
 
 def _log_total(run: Run, state: FastBeamState) -> float:
+    """The log-sum over the original's lattice, whose final arcs may be several.
+
+    Some states of k2's LG have more than one arc into the final state. Only the best of them can
+    matter to a result, so a `DecodingGraph` has one; but the sum over all paths counts each.
+    """
     lattice = compat_lattice(state.lattice, allow_partial=run.params["allow_partial"])
-    return lattice.log_total()
+    graph = _graph(run)
+    if graph is None or run.params["allow_partial"]:
+        return lattice.log_total()
+    case, names = run.case.other(run.content["graph"]["case"]), run.content["graph"]
+    arcs = case.tensors[names["arcs"]].numpy()
+    num_final_arcs = np.bincount(arcs[arcs[:, 2] == -1, 0], minlength=graph.num_states)
+    sources = np.repeat(np.arange(lattice.num_states), np.diff(lattice.row_splits))
+    graph_states = np.zeros(lattice.num_states, dtype=np.int64)
+    scores = lattice.scores.astype(np.float64)
+    for k, (source, target, arc) in enumerate(
+        zip(sources, lattice.targets, lattice.arcs, strict=True)
+    ):
+        if arc == FINAL_ARC:
+            if target == lattice.num_states - 1:
+                scores[k] += np.log(num_final_arcs[graph_states[source]])
+        else:
+            graph_states[target] = graph_states[source] if arc < 0 else graph.dst[arc]
+    return replace(lattice, scores=scores).log_total()
 
 
 def _output(result: SearchResult) -> list[int]:
