@@ -43,3 +43,42 @@ def toy_batch() -> tuple[FloatArray, IntArray]:
     encoder_proj[0, :, 0] = np.arange(8)
     encoder_proj[1, :5, 0] = np.arange(10, 15)
     return encoder_proj, np.array([8, 5])
+
+
+class RandomScorer:
+    """V tokens whose logits are a fixed random function of frame and history; any float type.
+
+    The frame is a number that is looked up (J = 1), as is the history's hash.
+    """
+
+    context_size = 2
+    blank_id = 0
+
+    def __init__(
+        self,
+        vocab_size: int = 4,
+        seed: int = 0,
+        dtype: type = np.float32,
+        unk_id: int | None = None,
+    ) -> None:
+        self.vocab_size = vocab_size
+        self.unk_id = unk_id
+        self._logits = np.random.default_rng(seed).normal(0, 2, (64, 64, vocab_size)).astype(dtype)
+
+    def decode(self, contexts: IntArray) -> FloatArray:
+        code = (contexts[:, :1] + 1) * (self.vocab_size + 1) + contexts[:, 1:] + 1
+        return code.astype(np.float32)
+
+    def join(self, encoder_proj: FloatArray, decoder_proj: FloatArray) -> FloatArray:
+        frames, codes = encoder_proj[:, 0].astype(int), decoder_proj[:, 0].astype(int)
+        return self._logits[frames, codes]
+
+
+def frames_batch(*lens: int) -> tuple[FloatArray, IntArray]:
+    """Utterances of these lengths for `RandomScorer`, no frame twice; padding must not be read."""
+    encoder_proj = np.full((len(lens), max(lens, default=0), 1), 1e6, dtype=np.float32)
+    first = 0
+    for n, num in enumerate(lens):
+        encoder_proj[n, :num, 0] = (first + np.arange(num)) % 64
+        first += num
+    return encoder_proj, np.array(lens, dtype=np.int64)

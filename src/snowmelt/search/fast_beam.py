@@ -35,7 +35,7 @@ from snowmelt.search.graph_contexts import (
 )
 from snowmelt.search.graph_history import ROOT, History, empty_history, pruned, with_emissions
 from snowmelt.search.lattice import LatticeFrames, stream_frames
-from snowmelt.search.method import SearchResult, check_step
+from snowmelt.search.method import SearchResult, check_step, token_logprobs
 from snowmelt.search.scorer import FloatArray, IntArray, Scorer, initial_context
 from snowmelt.text.graph import DecodingGraph, trivial_graph
 
@@ -134,6 +134,12 @@ class FastBeamSearch:
                     f"{name} must not be below 0, got {getattr(self, name)}", "0 means no limit"
                 )
         if self.graph is not None:
+            if self.graph.has_epsilons and not self.icefall_compat:
+                # The original lets such an arc take a frame as blank does: then how long a pause
+                # is decides which words may follow it.
+                raise ConfigError(
+                    "the graph has arcs that take no token", "remove its epsilons before"
+                )
             object.__setattr__(self, "_arrays", _graph_arrays(self.graph))
 
     def init_state(self, scorer: Scorer) -> FastBeamState:
@@ -312,7 +318,7 @@ class _Batch:
         method, scorer, before = self._method, self._scorer, self._active
         rows, codes, streams = distinct_contexts(before.splits, before.contexts, is_live)
         decoder_proj = self._table.decoder_proj(self._table.rows(codes))  # (R, J)
-        logprobs, token_logprobs = self._logprobs(encoder_proj[streams], decoder_proj)
+        logprobs, by_token = self._logprobs(encoder_proj[streams], decoder_proj)
         if self._graph is None:
             self._graph = method.graph_arrays(logprobs.shape[1])
         self._active, kept = advance(
@@ -321,7 +327,7 @@ class _Batch:
             is_live,
             rows,
             logprobs,
-            token_logprobs,
+            by_token,
             scorer.blank_id,
             method.beam,
             method.max_states,
@@ -344,7 +350,7 @@ class _Batch:
             self._active.sources,
             self._active.arcs,
             rows,
-            token_logprobs,
+            by_token,
             frames,
         )
         self._num_frames += is_live
@@ -391,25 +397,29 @@ class _Batch:
     ) -> tuple[FloatArray, FloatArray]:
         """(R, V) what is searched with, and (R, V) what is told of a token's probability."""
         method, scorer = self._method, self._scorer
-        if not method.ilme_scale:
-            logits = scorer.join(encoder_proj, decoder_proj)
-            logprobs = _log_softmax(logits, scorer.blank_id, method)
-            token_logprobs = logprobs
-        else:
+        if method.ilme_scale:
             silence = np.zeros_like(encoder_proj)
-            logits = scorer.join(
-                np.concatenate([encoder_proj, silence]), np.concatenate([decoder_proj] * 2)
-            )
-            token_logprobs, internal = np.split(_log_softmax(logits, scorer.blank_id, method), 2)
-            logprobs = token_logprobs - np.float32(method.ilme_scale) * internal
+            encoder_proj = np.concatenate([encoder_proj, silence])
+            decoder_proj = np.concatenate([decoder_proj, decoder_proj])
+        by_token = token_logprobs(
+            scorer,
+            encoder_proj,
+            decoder_proj,
+            blank_penalty=method.blank_penalty,
+            temperature=method.temperature,
+        )
+        logprobs = by_token
+        if method.ilme_scale:
+            by_token, internal = np.split(by_token, 2)
+            logprobs = by_token - np.float32(method.ilme_scale) * internal
         if scorer.unk_id is not None and not method.icefall_compat:
             # As good as blank: nothing is emitted, and what was more probable counts.
-            if logprobs is token_logprobs:
+            if logprobs is by_token:
                 logprobs = logprobs.copy()
             blank, unk = scorer.blank_id, scorer.unk_id
             logprobs[:, blank] = np.maximum(logprobs[:, blank], logprobs[:, unk])
             logprobs[:, unk] = -np.inf
-        return logprobs, token_logprobs
+        return logprobs, by_token
 
     def _note_ends(self, before: Active, kept: KeptArcs, is_live: _BoolArray) -> None:
         """Compat: who could have ended the utterance with this frame?"""
@@ -471,17 +481,6 @@ def _graph_arrays(graph: DecodingGraph) -> GraphArrays:
 @lru_cache(maxsize=4)
 def _trivial_arrays(vocab_size: int) -> GraphArrays:
     return _graph_arrays(trivial_graph(vocab_size))
-
-
-def _log_softmax(logits: FloatArray, blank_id: int, method: FastBeamSearch) -> FloatArray:
-    """(M, V), after blank penalty and temperature."""
-    logprobs: FloatArray = logits - logits.max(axis=1, keepdims=True)
-    if method.blank_penalty:
-        logprobs[:, blank_id] -= np.float32(method.blank_penalty)
-    if method.temperature != 1.0:
-        logprobs /= np.float32(method.temperature)
-    logprobs -= np.log(np.exp(logprobs).sum(axis=1, keepdims=True))
-    return logprobs
 
 
 def _moved(nodes: IntArray, offset: int) -> IntArray:

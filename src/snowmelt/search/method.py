@@ -13,10 +13,20 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from snowmelt.search.scorer import FloatArray, IntArray, Scorer
 
-__all__ = ["SearchMethod", "SearchResult", "check_step", "search_whole", "skipped_ids"]
+__all__ = [
+    "SearchMethod",
+    "SearchResult",
+    "check_step",
+    "num_common",
+    "ranked_per_token",
+    "search_whole",
+    "skipped_ids",
+    "token_logprobs",
+]
 
 State = TypeVar("State")
 
@@ -128,3 +138,56 @@ def skipped_ids(scorer: Scorer, *, icefall_compat: bool) -> IntArray:
     if scorer.unk_id is not None and not icefall_compat:
         ids.append(scorer.unk_id)
     return np.array(ids, dtype=np.int64)
+
+
+def token_logprobs(
+    scorer: Scorer,
+    encoder_proj: FloatArray,
+    decoder_proj: FloatArray,
+    *,
+    blank_penalty: float,
+    temperature: float,
+) -> FloatArray:
+    """(M, V) log-probabilities of the next token; arguments as `Scorer.join`.
+
+    Args:
+        scorer: the joiner.
+        encoder_proj: (M, J).
+        decoder_proj: (M, J).
+        blank_penalty: subtracted from the logit of blank.
+        temperature: what the logits are divided by then.
+    """
+    logits = scorer.join(encoder_proj, decoder_proj)
+    if blank_penalty:
+        logits = logits.copy()
+        logits[:, scorer.blank_id] -= blank_penalty
+    if temperature != 1.0:
+        logits = logits / temperature
+    logprobs: FloatArray = logits - logits.max(axis=1, keepdims=True)
+    logprobs -= np.log(np.exp(logprobs).sum(axis=1, keepdims=True))
+    return logprobs
+
+
+def ranked_per_token(
+    log_probs: FloatArray, num_tokens: npt.NDArray[np.integer], context_size: int
+) -> list[int]:
+    """Hypotheses by log-probability per token, the best first, ties in their order.
+
+    The start symbols count as tokens, as in the original: scales that were tuned there stay right.
+    """
+    order: list[int] = np.argsort(
+        -(log_probs / (num_tokens + context_size)), kind="stable"
+    ).tolist()
+    return order
+
+
+def num_common(paths: Sequence[tuple[int, ...]]) -> int:
+    """How many tokens begin all of these paths."""
+    # What the first and the last in the order of words share, those between share too.
+    lowest, highest = min(paths), max(paths)
+    count = 0
+    for low, high in zip(lowest, highest, strict=False):
+        if low != high:
+            break
+        count += 1
+    return count
