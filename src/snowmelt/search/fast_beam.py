@@ -468,6 +468,10 @@ class _Batch:
 
 
 def _graph_arrays(graph: DecodingGraph) -> GraphArrays:
+    sources = np.repeat(np.arange(graph.num_states), np.diff(graph.row_splits))
+    order = np.lexsort((graph.dst, graph.labels, sources))
+    arcs = np.stack([sources[order], graph.labels[order], graph.dst[order]])
+    is_same = (np.diff(arcs, axis=1) == 0).all(axis=0)
     return GraphArrays(
         graph.row_splits,
         graph.dst,
@@ -475,6 +479,7 @@ def _graph_arrays(graph: DecodingGraph) -> GraphArrays:
         graph.scores,
         graph.final_scores,
         np.diff(graph.word_splits) > 0,
+        not graph.has_epsilons and not is_same.any(),
     )
 
 

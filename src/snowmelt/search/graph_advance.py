@@ -47,6 +47,7 @@ class GraphArrays(NamedTuple):
     scores: _Array
     final_scores: _Array
     has_words: _Array  # (A,) bool
+    has_distinct_arcs: bool  # no two arcs of a state share token and target, none is epsilon
 
 
 class Active(NamedTuple):
@@ -90,6 +91,65 @@ class KeptArcs(NamedTuple):
     tokens: _Array
     scores: _Array
     token_logprobs: _Array
+
+
+@compiled
+def _arc(
+    graph: GraphArrays,
+    g: int,
+    k: int,
+    first: int,
+    stop: int,
+    logprobs: _Array,
+    blank_id: int,
+) -> tuple[int, int, int, float, float]:
+    """The k-th arc that leaves graph state g, whose arcs are `first` to `stop`.
+
+    Returns:
+        its number, token, target and score, and what of it is compared with the beam.
+    """
+    blank = logprobs[blank_id]
+    if k < first:
+        return BLANK_ARC, 0, g, blank, np.inf
+    if k == stop:
+        # k2's: blank's score counts, but is not looked at in the beam.
+        final_score = graph.final_scores[g]
+        return FINAL_ARC, 0, len(graph.final_scores), final_score + blank, final_score
+    label, target = graph.labels[k], graph.dst[k]
+    if label == 0:
+        # k2's: an epsilon takes a frame as blank does, and is never dropped here.
+        return k, 0, target, graph.scores[k] + blank, np.inf
+    score = graph.scores[k] + logprobs[label]
+    return k, label, target, score, score
+
+
+@compiled
+def _place(context: int, state: int, shift: int) -> int:
+    """Where a state is first looked for in the table."""
+    # Fibonacci hashing: the high bits of a product by an odd number.
+    mixed = np.uint64(context) * np.uint64(0x9E3779B97F4A7C15)
+    mixed ^= mixed >> np.uint64(29)
+    mixed += np.uint64(state) * np.uint64(0xC2B2AE3D27D4EB4F)
+    mixed *= np.uint64(0x9E3779B97F4A7C15)
+    return np.int64(mixed >> shift)
+
+
+@compiled
+def _least_score(
+    graph: GraphArrays, g: int, score: float, logprobs: _Array, max_states: int, room: _Array
+) -> float:
+    """A score that max_states states reach for sure, so that what is below need not be looked at.
+
+    The arcs of one state lead to different states each; those of the best one will do.
+    """
+    first, stop = graph.row_splits[g], graph.row_splits[g + 1]
+    if stop - first < max_states:
+        return -np.inf
+    scores = room[: stop - first]
+    for k in range(first, stop):
+        added = graph.scores[k] + logprobs[graph.labels[k]]
+        scores[k - first] = score + added
+    return np.partition(scores, len(scores) - max_states)[len(scores) - max_states]
 
 
 @compiled
@@ -162,10 +222,6 @@ def advance(
     slot_sources = np.empty(most, dtype=np.int32)
     slot_arcs = np.empty(most, dtype=np.int32)
     slot_targets = np.empty(most, dtype=np.int32)
-    candidate_sources = np.empty(most if keeps_arcs else 0, dtype=np.int32)
-    candidate_arcs = np.empty(most if keeps_arcs else 0, dtype=np.int32)
-    candidate_slots = np.empty(most if keeps_arcs else 0, dtype=np.int32)
-    candidate_scores = np.empty(most if keeps_arcs else 0, dtype=np.float32)
 
     new_splits = np.zeros(num_streams + 1, dtype=np.int64)
     new_contexts = np.empty(bound, dtype=np.int64)
@@ -200,51 +256,41 @@ def advance(
 
         # 1. Arcs, and the states they lead to.
         best = -np.inf
+        best_source = begin
         for i in range(begin, end):
-            best = max(best, active.scores[i])
+            if active.scores[i] > best:
+                best, best_source = active.scores[i], i
         floor = best - beam
+        least = -np.inf
+        if graph.has_distinct_arcs and max_states > 0:
+            least = _least_score(
+                graph,
+                active.graph_states[best_source],
+                best,
+                logprobs[rows[best_source]],
+                max_states,
+                slot_scores,
+            )
         table[:] = _NO_SLOT
         num_slots = 0
-        num_candidates = 0
         for i in range(begin, end):
             g = active.graph_states[i]
             if g == num_graph_states:
                 continue  # nothing follows the end
             context, score, row = active.contexts[i], active.scores[i], rows[i]
-            blank = logprobs[row, blank_id]
             first, stop = graph.row_splits[g], graph.row_splits[g + 1]
             is_final = counts_final and graph.final_scores[g] > -np.inf
             for k in range(first - 1, stop + (1 if is_final else 0)):
-                target_context, target = context, g
-                if k < first:
-                    arc, arc_score = BLANK_ARC, blank
-                elif k == stop:
-                    arc = FINAL_ARC
-                    # k2's: blank's score is not looked at here, but counts afterwards.
-                    if score + graph.final_scores[g] < floor:
-                        continue
-                    arc_score = graph.final_scores[g] + blank
-                    target = num_graph_states
-                else:
-                    arc, label = k, graph.labels[k]
-                    target = graph.dst[k]
-                    if label == 0:
-                        # k2's: an epsilon takes a frame as blank does, and is never dropped here.
-                        arc_score = graph.scores[k] + blank
-                    else:
-                        arc_score = graph.scores[k] + logprobs[row, label]
-                        if score + arc_score < floor:
-                            continue
-                        target_context = ((context & mask) << bits) + label + 1
+                arc, label, target, arc_score, compared = _arc(
+                    graph, g, k, first, stop, logprobs[row], blank_id
+                )
                 new_score = score + arc_score
-                if new_score == -np.inf:
+                if new_score < least or score + compared < floor or new_score == -np.inf:
                     continue
-                # Fibonacci hashing: the high bits of a product by an odd number.
-                mixed = np.uint64(target_context) * np.uint64(0x9E3779B97F4A7C15)
-                mixed ^= mixed >> np.uint64(29)
-                mixed += np.uint64(target) * np.uint64(0xC2B2AE3D27D4EB4F)
-                mixed *= np.uint64(0x9E3779B97F4A7C15)
-                place = np.int64(mixed >> shift)
+                target_context = context
+                if label != 0:
+                    target_context = ((context & mask) << bits) + label + 1
+                place = _place(target_context, target, shift)
                 slot = table[place]
                 while slot != _NO_SLOT and (
                     slot_contexts[slot] != target_context or slot_states[slot] != target
@@ -262,18 +308,11 @@ def advance(
                     slot_scores[slot] = new_score
                     slot_sources[slot] = i
                     slot_arcs[slot] = arc
-                if keeps_arcs:
-                    candidate_sources[num_candidates] = i - begin
-                    candidate_arcs[num_candidates] = arc
-                    candidate_slots[num_candidates] = slot
-                    candidate_scores[num_candidates] = arc_score
-                    num_candidates += 1
 
         # 2. The best states, then the best contexts.
         chosen = _best_states(slot_scores[:num_slots], slot_contexts, slot_states, beam, max_states)
         chosen = _with_best_contexts(chosen, slot_scores, slot_contexts, beam, max_contexts)
-        if keeps_arcs:
-            slot_targets[:num_slots] = _NO_SLOT
+        slot_targets[:num_slots] = _NO_SLOT
         for j in range(len(chosen)):
             slot = chosen[j]
             new_contexts[num_new] = slot_contexts[slot]
@@ -285,27 +324,46 @@ def advance(
             slot_targets[slot] = j
         new_splits[n + 1] = num_new
 
-        # 3. All arcs into them.
-        if num_kept + num_candidates > len(kept_sources):
-            room = 2 * (num_kept + num_candidates)
-            kept_sources = grown(kept_sources, room)
-            kept_targets = grown(kept_targets, room)
-            kept_arcs = grown(kept_arcs, room)
-            kept_tokens = grown(kept_tokens, room)
-            kept_scores = grown(kept_scores, room)
-            kept_logprobs = grown(kept_logprobs, room)
-        for j in range(num_candidates):
-            target = slot_targets[candidate_slots[j]]
-            if target != _NO_SLOT:
-                arc = candidate_arcs[j]
-                token = graph.labels[arc] if arc >= 0 else 0
-                row = rows[begin + candidate_sources[j]]
-                kept_tokens[num_kept] = token
-                kept_logprobs[num_kept] = token_logprobs[row, token] if token else 0.0
-                kept_sources[num_kept] = candidate_sources[j]
-                kept_targets[num_kept] = target
+        # 3. All arcs into them, also those too bad to be looked at above.
+        for i in range(begin, end if keeps_arcs else begin):
+            g = active.graph_states[i]
+            if g == num_graph_states:
+                continue
+            context, score, row = active.contexts[i], active.scores[i], rows[i]
+            first, stop = graph.row_splits[g], graph.row_splits[g + 1]
+            is_final = counts_final and graph.final_scores[g] > -np.inf
+            if num_kept + stop - first + 2 > len(kept_sources):
+                room = 2 * (num_kept + stop - first + 2)
+                kept_sources = grown(kept_sources, room)
+                kept_targets = grown(kept_targets, room)
+                kept_arcs = grown(kept_arcs, room)
+                kept_tokens = grown(kept_tokens, room)
+                kept_scores = grown(kept_scores, room)
+                kept_logprobs = grown(kept_logprobs, room)
+            for k in range(first - 1, stop + (1 if is_final else 0)):
+                arc, label, target, arc_score, compared = _arc(
+                    graph, g, k, first, stop, logprobs[row], blank_id
+                )
+                if score + compared < floor or arc_score == -np.inf:
+                    continue
+                target_context = context
+                if label != 0:
+                    target_context = ((context & mask) << bits) + label + 1
+                place = _place(target_context, target, shift)
+                slot = table[place]
+                while slot != _NO_SLOT and (
+                    slot_contexts[slot] != target_context or slot_states[slot] != target
+                ):
+                    place = (place + 1) & (capacity - 1)
+                    slot = table[place]
+                if slot == _NO_SLOT or slot_targets[slot] == _NO_SLOT:
+                    continue
+                kept_sources[num_kept] = i - begin
+                kept_targets[num_kept] = slot_targets[slot]
                 kept_arcs[num_kept] = arc
-                kept_scores[num_kept] = candidate_scores[j]
+                kept_tokens[num_kept] = label
+                kept_scores[num_kept] = arc_score
+                kept_logprobs[num_kept] = token_logprobs[row, label] if label != 0 else 0.0
                 num_kept += 1
         kept_splits[n + 1] = num_kept
 
