@@ -90,6 +90,9 @@ def test_batches_change_no_word(exp_dir, max_duration, capsys):
         (["--head", "ted"], "no head 'ted' (hint: choose main, giga)"),
         (["--avg", "3"], "epoch 2 has no 3 epochs"),
         (["--decoding-method", "magic"], "unknown decoding method"),
+        (["--decoding-method", "greedy_search,beam"], "unknown decoding method 'beam'"),
+        (["--avg", "1,3"], "epoch 2 has no 3 epochs"),
+        (["--hotwords-file", "nowhere.txt"], "nowhere.txt does not exist"),
     ],
 )
 def test_mistakes_are_one_line(exp_dir, options, reason, capsys):
@@ -97,6 +100,60 @@ def test_mistakes_are_one_line(exp_dir, options, reason, capsys):
     out, err = capsys.readouterr()
     assert out == "" and reason in err and len(err.splitlines()) == 1
     assert not (exp_dir / "greedy_search").exists()
+
+
+def test_lists_give_a_table(exp_dir, capsys):
+    options = ["--avg", "1,2", "--decoding-method", "greedy_search,modified_beam_search"]
+    assert score("decode", exp_dir, "--epoch", "2", *options) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rates = [line.split("%")[1].split()[1] for line in lines[:8]]
+    table = [line.split() for line in lines[8:]]
+    assert table[0] == ["epoch", "avg", "method", "noise-test", "noise-dev"]
+    assert [row[:3] for row in table[1:]] == [
+        ["2", avg, method]
+        for avg in ("1", "2")
+        for method in ("greedy_search", "modified_beam_search")
+    ]
+    assert [rate for row in table[1:] for rate in row[3:]] == rates
+    suffix = "epoch-2-avg-1-streaming-chunk-size-32-modified_beam_search-beam-size-4"
+    folder = exp_dir / "modified_beam_search"
+    assert (folder / f"errs-noise-test-{suffix}-use-averaged-model.txt").exists()
+
+
+def test_a_beam_of_one_is_greedy_search(exp_dir, capsys):
+    options = ["--splits", "test", "--blank-penalty", "0.5", "--beam-size", "1"]
+    methods = ["--decoding-method", "greedy_search,modified_beam_search"]
+    assert score("decode", exp_dir, *options, *methods) == 0
+    assert recogs(exp_dir, "greedy_search", "noise-test") == recogs(
+        exp_dir, "modified_beam_search", "noise-test"
+    )
+
+
+def test_beam_is_not_beam_size(exp_dir, capsys, caplog):
+    method = ["--decoding-method", "modified_beam_search", "--splits", "test"]
+    assert score("decode", exp_dir, *method, "--beam", "4") == 0
+    warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    expected = "--beam 4 has no effect on modified_beam_search: its option is --beam-size"
+    assert warnings == [expected]
+
+
+def test_hotwords_are_found_more_often(exp_dir, tmp_path, capsys):
+    method = ["--decoding-method", "modified_beam_search", "--splits", "test"]
+    assert score("decode", exp_dir, *method) == 0
+    before = recogs(exp_dir, "modified_beam_search", "noise-test")
+    phrases = tmp_path / "names.txt"
+    phrases.write_text("qx\nVKV :2.5\n")
+    assert score("decode", exp_dir, *method, "--hotwords-file", str(phrases)) == 0
+    (path,) = (exp_dir / "modified_beam_search").glob("recogs-*-hotwords-names-score-1.5-*")
+    after = path.read_text()
+    assert before.count("QX") < after.count("QX")
+    phrases.write_text("QX\nÄRGER\n")
+    assert score("decode", exp_dir, *method, "--hotwords-file", str(phrases)) == 2
+    assert (
+        "names.txt line 2: the model's vocabulary cannot spell 'ÄRGER'"
+        in (capsys.readouterr().err.splitlines()[-1])
+    )
+    assert score("decode", exp_dir, "--hotwords-file", str(phrases)) == 2
 
 
 def test_an_experiment_that_is_not_there(tmp_path, capsys):

@@ -31,6 +31,17 @@ def test_the_words_are_those_of_decode(any_exp_dir, options, capsys):
         assert recogs(exp_dir, "streaming/greedy_search", test_set) == whole
 
 
+def test_beams_hear_the_same_chunk_by_chunk(any_exp_dir, capsys):
+    exp_dir = any_exp_dir
+    method = ["--decoding-method", "modified_beam_search"]
+    assert score("decode", exp_dir, *method, "--beam-size", "3") == 0
+    options = [*method, "--num_active_paths", "3", "--num-decode-streams", "2"]
+    assert score("streaming-decode", exp_dir, *options) == 0
+    for test_set in ("noise-test", "noise-dev"):
+        whole = recogs(exp_dir, "modified_beam_search", test_set)
+        assert recogs(exp_dir, "streaming/modified_beam_search", test_set) == whole
+
+
 def test_files_have_the_originals_names(exp_dir, capsys):
     assert score("streaming-decode", exp_dir, "--splits", "dev") == 0
     folder = exp_dir / "streaming" / "greedy_search"

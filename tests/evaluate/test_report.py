@@ -2,8 +2,15 @@
 
 import pytest
 
-from snowmelt.evaluate.report import DecodingSettings, result_dir, result_suffix, write_report
+from snowmelt.evaluate.report import (
+    DecodingSettings,
+    result_dir,
+    result_key,
+    result_suffix,
+    write_report,
+)
 from snowmelt.runtime.load import WeightsChoice
+from snowmelt.search.methods import SearchOptions
 
 _EPOCHS = WeightsChoice(epoch=30, avg=9)
 
@@ -21,8 +28,7 @@ _EPOCHS = WeightsChoice(epoch=30, avg=9)
                 WeightsChoice(iteration=400, avg=2, use_averaged_model=False),
                 64,
                 2,
-                max_sym_per_frame=3,
-                blank_penalty=0.5,
+                SearchOptions(max_sym_per_frame=3, blank_penalty=0.5),
             ),
             "iter-400-avg-2-streaming-chunk-size-64-context-2-max-sym-per-frame-3"
             "-blank-penalty-0.5",
@@ -32,7 +38,7 @@ _EPOCHS = WeightsChoice(epoch=30, avg=9)
             "epoch-30-avg-9-streaming-chunk-size-32-use-averaged-model",
         ),
         (
-            DecodingSettings(_EPOCHS, 32, 2, max_sym_per_frame=2, is_streaming=True),
+            DecodingSettings(_EPOCHS, 32, 2, SearchOptions(max_sym_per_frame=2), is_streaming=True),
             "epoch-30-avg-9-streaming-chunk-size-32-max-sym-per-frame-2-use-averaged-model",
         ),
         (
@@ -48,6 +54,46 @@ _EPOCHS = WeightsChoice(epoch=30, avg=9)
             "epoch-30-avg-9-streaming-chunk-size-32-context-2-max-sym-per-frame-1-head-giga"
             "-use-averaged-model",
         ),
+        (
+            DecodingSettings(_EPOCHS, 32, 2, SearchOptions("modified_beam_search")),
+            "epoch-30-avg-9-streaming-chunk-size-32-modified_beam_search-beam-size-4"
+            "-use-averaged-model",
+        ),
+        (
+            DecodingSettings(
+                _EPOCHS,
+                32,
+                2,
+                SearchOptions("modified_beam_search", temperature=2.0, icefall_compat=True),
+                hotwords="names",
+                hotwords_score=1.5,
+                encoder="lstm",
+            ),
+            "epoch-30-avg-9-modified_beam_search-beam-size-4-temperature-2.0"
+            "-hotwords-names-score-1.5-icefall-compat-use-averaged-model",
+        ),
+        (
+            DecodingSettings(_EPOCHS, 32, 2, SearchOptions("beam_search", max_sym_per_frame=2)),
+            "epoch-30-avg-9-streaming-chunk-size-32-beam_search-beam-size-4"
+            "-max-sym-per-frame-2-use-averaged-model",
+        ),
+        (
+            DecodingSettings(
+                _EPOCHS, 32, 2, SearchOptions("modified_beam_search"), is_streaming=True
+            ),
+            "epoch-30-avg-9-streaming-chunk-size-32-use-averaged-model",
+        ),
+        (
+            DecodingSettings(
+                _EPOCHS,
+                32,
+                2,
+                SearchOptions("modified_beam_search", beam_size=8),
+                is_streaming=True,
+            ),
+            "epoch-30-avg-9-streaming-chunk-size-32-modified_beam_search-beam-size-8"
+            "-use-averaged-model",
+        ),
     ],
 )
 def test_suffix(settings, suffix):
@@ -57,8 +103,8 @@ def test_suffix(settings, suffix):
 def test_files_and_line(tmp_path):
     rows = [("u1", ["A", "B"], ["A", "C"]), ("u2", ["D"], ["D"])]
     settings = DecodingSettings(_EPOCHS, 32, 2)
-    line = write_report(rows, "test", settings, tmp_path)
-    assert line == "[test-greedy_search] %WER 33.33% [1 / 3, 0 ins, 0 del, 1 sub ]"
+    score = write_report(rows, "test", settings, tmp_path)
+    assert str(score) == "[test-greedy_search] %WER 33.33% [1 / 3, 0 ins, 0 del, 1 sub ]"
     folder, suffix = tmp_path / "greedy_search", result_suffix(settings)
     assert result_dir(tmp_path, settings) == folder
     assert sorted(path.name for path in folder.iterdir()) == [
@@ -75,3 +121,26 @@ def test_files_and_line(tmp_path):
 def test_streaming_results_have_their_own_folder(tmp_path):
     settings = DecodingSettings(_EPOCHS, 32, 2, is_streaming=True)
     assert result_dir(tmp_path, settings) == tmp_path / "streaming" / "greedy_search"
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        (DecodingSettings(_EPOCHS, 32, 2), "greedy_search"),
+        (DecodingSettings(_EPOCHS, 32, 2, SearchOptions("beam_search")), "beam_size_4"),
+        (
+            DecodingSettings(
+                _EPOCHS, 32, 2, SearchOptions("modified_beam_search", beam_size=8), encoder="lstm"
+            ),
+            "beam_size_8",
+        ),
+        (
+            DecodingSettings(
+                _EPOCHS, 32, 2, SearchOptions("modified_beam_search"), is_streaming=True
+            ),
+            "num_active_paths_4",
+        ),
+    ],
+)
+def test_key(settings, key):
+    assert result_key(settings) == key

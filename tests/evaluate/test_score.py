@@ -26,8 +26,9 @@ def exp_dir(tmp_path, monkeypatch):
 
 def _score(exp_dir, tmp_path, splits, corpus="noise", is_streaming=False):
     settings = DecodingSettings(WeightsChoice(epoch=3, avg=2), 32, 2, is_streaming=is_streaming)
-    return list(
-        score_splits(
+    return [
+        str(score)
+        for score in score_splits(
             lambda utterances: [(u.utterance_id, u.words, ["A"]) for u in utterances],
             settings,
             weights="mean of epoch-2.pt, epoch-3.pt",
@@ -37,7 +38,7 @@ def _score(exp_dir, tmp_path, splits, corpus="noise", is_streaming=False):
             manifest_dir=tmp_path / "manifests",
             splits=splits,
         )
-    )
+    ]
 
 
 def test_each_split_has_its_files_and_line(exp_dir, tmp_path):

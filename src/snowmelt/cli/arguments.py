@@ -14,6 +14,8 @@ __all__ = [
     "parse_bool",
     "positive_float",
     "positive_int",
+    "positive_ints",
+    "words",
 ]
 
 _TRUE_WORDS: Final = frozenset({"1", "true", "yes", "t", "y", "on"})
@@ -79,6 +81,31 @@ def natural_int(word: str) -> int:
         argparse.ArgumentTypeError: it is not.
     """
     return _int_from(word, minimum=0)
+
+
+def positive_ints(word: str) -> tuple[int, ...]:
+    """Whole numbers of at least 1, separated by commas.
+
+    Raises:
+        argparse.ArgumentTypeError: they are not.
+
+    Example:
+        >>> positive_ints("28,29,30")
+        (28, 29, 30)
+    """
+    return tuple(positive_int(part) for part in words(word))
+
+
+def words(word: str) -> tuple[str, ...]:
+    """Words separated by commas, at least one.
+
+    Raises:
+        argparse.ArgumentTypeError: there is none, or one comes twice.
+    """
+    parts = tuple(part.strip() for part in word.split(","))
+    if not all(parts) or len(set(parts)) != len(parts):
+        raise argparse.ArgumentTypeError(f"{word!r} is no list of different words: a,b,c")
+    return parts
 
 
 def finite_float(word: str) -> float:

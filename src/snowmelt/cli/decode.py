@@ -1,10 +1,10 @@
 """`snowmelt decode`: word error rates of a model, whole utterances at a time."""
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from snowmelt.cli.arguments import positive_float
-from snowmelt.cli.recognition_options import search_options
+from snowmelt.cli.recognition_options import OFFLINE_DEFAULTS
 from snowmelt.cli.scoring import add_scoring_options, print_scores
 
 if TYPE_CHECKING:
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from snowmelt.evaluate.utterances import Hypothesis, Utterance
     from snowmelt.runtime.backend import SpeechModel
+    from snowmelt.search.method import SearchMethod
 
 __all__ = ["add_parser", "run"]
 
@@ -22,9 +23,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "decode",
         help="word error rates of a model (simulated streaming)",
         description="Recognise test sets, whole utterances at a time as if in "
-        "streaming, and write the result files into <exp-dir>/greedy_search/.",
+        "streaming, and write the result files into <exp-dir>/<method>/.",
     )
-    add_scoring_options(parser)
+    add_scoring_options(parser, OFFLINE_DEFAULTS)
     parser.add_argument(
         "--max-duration",
         type=positive_float,
@@ -38,11 +39,10 @@ def run(args: argparse.Namespace) -> int:
     """Score the test sets; one line of result a set on standard output."""
     from snowmelt.evaluate.decode import decode
     from snowmelt.runtime.recognizer import OfflineRecognizer
-    from snowmelt.search.methods import build_search
 
-    search = build_search(search_options(args))
-
-    def recognise(model: "SpeechModel", utterances: "Sequence[Utterance]") -> "list[Hypothesis]":
+    def recognise(
+        model: "SpeechModel", search: "SearchMethod[Any]", utterances: "Sequence[Utterance]"
+    ) -> "list[Hypothesis]":
         recognizer = OfflineRecognizer(model, search=search)
         return decode(recognizer, utterances, max_duration=args.max_duration)
 

@@ -4,31 +4,65 @@ Names and meanings are the original's (icefall's decode.py and streaming_decode.
 """
 
 import argparse
+import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
-from snowmelt.cli.arguments import add_bool, finite_float, natural_int, positive_int
+from snowmelt.cli.arguments import (
+    add_bool,
+    finite_float,
+    natural_int,
+    positive_float,
+    positive_int,
+    positive_ints,
+    words,
+)
+from snowmelt.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from snowmelt.runtime.backend import SpeechModel
     from snowmelt.runtime.load import WeightsChoice
+    from snowmelt.search.method import SearchMethod
     from snowmelt.search.methods import SearchOptions
+    from snowmelt.text.graph import DecodingGraph
+    from snowmelt.text.tokenizer import Tokenizer
 
 __all__ = [
+    "OFFLINE_DEFAULTS",
+    "STREAMING_DEFAULTS",
+    "FastBeamDefaults",
     "add_model_options",
     "add_search_options",
     "load",
+    "search_method",
     "search_options",
     "weights_choice",
 ]
+
+_logger = logging.getLogger(__name__)
+
+_Value = TypeVar("_Value")
+
+
+class FastBeamDefaults(NamedTuple):
+    """Options of fast_beam_search whose defaults differ between the original's programs."""
+
+    beam: float
+    max_contexts: int
+    max_states: int
+
+
+OFFLINE_DEFAULTS: Final = FastBeamDefaults(20.0, 8, 64)
+STREAMING_DEFAULTS: Final = FastBeamDefaults(4.0, 4, 32)
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Which weights, chunk length and device."""
     group = parser.add_argument_group("model")
     group.add_argument(
-        "--epoch", type=positive_int, metavar="N", help="last epoch averaged (default: the newest)"
+        "--epoch", type=positive_ints, metavar="N", help="last epoch averaged (default: the newest)"
     )
     group.add_argument(
         "--iter",
@@ -39,7 +73,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--avg",
-        type=positive_int,
+        type=positive_ints,
         metavar="N",
         help="epochs or checkpoints averaged (default: 9, or as many as there are)",
     )
@@ -73,21 +107,29 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_search_options(parser: argparse.ArgumentParser) -> None:
-    """How tokens are found."""
+def add_search_options(
+    parser: argparse.ArgumentParser, defaults: FastBeamDefaults = OFFLINE_DEFAULTS
+) -> None:
+    """How tokens are found.
+
+    Args:
+        parser: the parser to add to.
+        defaults: what the original's program of this kind takes for fast_beam_search.
+    """
     group = parser.add_argument_group("search")
     group.add_argument(
         "--decoding-method",
-        default="greedy_search",
+        "--method",
+        type=words,
+        default=("greedy_search",),
         metavar="NAME",
-        help="the search (default: greedy_search)",
+        help="greedy_search, beam_search, modified_beam_search, ... (default: greedy_search)",
     )
     group.add_argument(
         "--max-sym-per-frame",
         type=positive_int,
-        default=1,
         metavar="N",
-        help="most tokens that one encoder frame of 40 ms may emit (default: 1)",
+        help="most tokens that one encoder frame of 40 ms may emit (default: 1; beam_search: 5)",
     )
     group.add_argument(
         "--blank-penalty",
@@ -96,27 +138,189 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
         metavar="X",
         help="taken from the score of blank: fewer deletions, more insertions (default: 0)",
     )
+    group.add_argument(
+        "--temperature",
+        type=positive_float,
+        default=1.0,
+        metavar="X",
+        help="scores of the joiner are divided by it, not in greedy_search (default: 1)",
+    )
+    group.add_argument(
+        "--beam-size",
+        "--num-active-paths",
+        "--num_active_paths",
+        type=positive_int,
+        default=4,
+        metavar="N",
+        help="hypotheses kept by beam_search and modified_beam_search (default: 4)",
+    )
+    group.add_argument(
+        "--beam",
+        type=positive_float,
+        metavar="X",
+        help="fast_beam_search: states this far below the best are dropped "
+        f"(default: {defaults.beam:g})",
+    )
+    group.add_argument(
+        "--max-contexts",
+        type=positive_int,
+        default=defaults.max_contexts,
+        metavar="N",
+        help=f"fast_beam_search: most contexts kept (default: {defaults.max_contexts})",
+    )
+    group.add_argument(
+        "--max-states",
+        type=positive_int,
+        default=defaults.max_states,
+        metavar="N",
+        help=f"fast_beam_search: most states kept (default: {defaults.max_states})",
+    )
+    group.add_argument(
+        "--num-paths",
+        type=positive_int,
+        default=200,
+        metavar="N",
+        help="nbest methods: paths taken from the lattice (default: 200)",
+    )
+    group.add_argument(
+        "--nbest-scale",
+        type=positive_float,
+        default=0.5,
+        metavar="X",
+        help="nbest methods: scale of the lattice's scores (default: 0.5)",
+    )
+    group.add_argument(
+        "--ngram-lm-scale",
+        type=finite_float,
+        default=0.01,
+        metavar="X",
+        help="LG methods: scale of the graph's scores (default: 0.01)",
+    )
+    group.add_argument(
+        "--lang-dir",
+        type=Path,
+        metavar="DIR",
+        help="LG methods: folder of the language, with LG.npz",
+    )
+    group.add_argument(
+        "--graph",
+        type=Path,
+        metavar="FILE",
+        help="fast_beam_search methods: what may follow what, as OpenFst text of token and word "
+        "ids or as .npz; instead of --lang-dir",
+    )
+    group.add_argument(
+        "--hotwords-file",
+        "--context-file",
+        type=Path,
+        metavar="FILE",
+        help="phrases to listen for, one a line, in plain words; PHRASE :2.5 has its own score",
+    )
+    group.add_argument(
+        "--hotwords-score",
+        "--context-score",
+        type=finite_float,
+        default=1.5,
+        metavar="X",
+        help="bonus of each token of a phrase (default: 1.5)",
+    )
+    add_bool(
+        group,
+        "--icefall-compat",
+        default=False,
+        help="search as the original does, faults included",
+    )
+    parser.set_defaults(fast_beam_defaults=defaults)
 
 
 def search_options(args: argparse.Namespace) -> "SearchOptions":
-    """The search that the options name."""
+    """The search that the options name.
+
+    Raises:
+        ConfigError: there is no such method, or several are given.
+    """
     from snowmelt.search.methods import SearchOptions
 
+    method = _single(args.decoding_method, "--decoding-method")
+    beam = args.fast_beam_defaults.beam
+    if args.beam is not None:
+        beam = args.beam
+        if method in ("beam_search", "modified_beam_search"):
+            _logger.warning(
+                "--beam %g has no effect on %s: its option is --beam-size", beam, method
+            )
     return SearchOptions(
-        decoding_method=args.decoding_method,
+        decoding_method=method,
         max_sym_per_frame=args.max_sym_per_frame,
         blank_penalty=args.blank_penalty,
+        temperature=args.temperature,
+        beam_size=args.beam_size,
+        beam=beam,
+        max_contexts=args.max_contexts,
+        max_states=args.max_states,
+        num_paths=args.num_paths,
+        nbest_scale=args.nbest_scale,
+        ngram_lm_scale=args.ngram_lm_scale,
+        icefall_compat=args.icefall_compat,
     )
 
 
+def search_method(
+    args: argparse.Namespace, options: "SearchOptions", tokenizer: "Tokenizer"
+) -> "SearchMethod[Any]":
+    """The search itself, with what it reads from files.
+
+    Raises:
+        ConfigError: a file cannot be used, or the method has no use for it.
+    """
+    from snowmelt.core.files import require_file
+    from snowmelt.search.hotwords import hotword_graph, parse_hotwords
+    from snowmelt.search.methods import build_search
+
+    graph = _decoding_graph(args, tokenizer)
+    if args.hotwords_file is None:
+        return build_search(options, graph=graph)
+    path = require_file(args.hotwords_file, "the file of hotwords", error=ConfigError)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is not UTF-8 text", "save it as UTF-8") from None
+    hotwords = parse_hotwords(text, tokenizer, score=args.hotwords_score, name=str(path))
+    for hotword in hotwords:
+        pieces = " ".join(tokenizer.id_to_token[i] for i in hotword.token_ids)
+        _logger.info("Hotword %s: %s (%g a token)", hotword.text, pieces, hotword.score)
+    context_graph = hotword_graph(hotwords, icefall_compat=options.icefall_compat)
+    return build_search(options, context_graph=context_graph, graph=graph)
+
+
+def _decoding_graph(args: argparse.Namespace, tokenizer: "Tokenizer") -> "DecodingGraph | None":
+    """The graph that --graph or --lang-dir names; None if neither is given."""
+    from snowmelt.text.graph import DecodingGraph, read_fst_text
+
+    lang_dir = args.lang_dir
+    if args.graph is None and lang_dir is None:
+        return None
+    path = args.graph or lang_dir / "LG.npz"
+    if path.suffix == ".npz":
+        names = ("bpe.model", "words.txt") if lang_dir else ()
+        made_from = [lang_dir / name for name in names if (lang_dir / name).exists()]
+        return DecodingGraph.load(path, made_from=made_from)
+    token_to_id = {token: i for i, token in enumerate(tokenizer.id_to_token)}
+    return read_fst_text(path, token_to_id=token_to_id)
+
+
 def weights_choice(args: argparse.Namespace) -> "WeightsChoice":
-    """The weights that the options name."""
+    """The weights that the options name.
+
+    Raises:
+        ConfigError: several epochs or averages are given.
+    """
     from snowmelt.runtime.load import WeightsChoice
 
     return WeightsChoice(
-        epoch=args.epoch,
+        epoch=None if args.epoch is None else _single(args.epoch, "--epoch"),
         iteration=args.iter,
-        avg=args.avg,
+        avg=None if args.avg is None else _single(args.avg, "--avg"),
         use_averaged_model=args.use_averaged_model,
     )
 
@@ -135,3 +339,10 @@ def load(path: Path, weights: "WeightsChoice | None", args: argparse.Namespace) 
         decode_chunk_len=args.decode_chunk_len,
         device=args.device,
     )
+
+
+def _single(values: Sequence[_Value], option: str) -> _Value:
+    if len(values) > 1:
+        listed = ",".join(map(str, values))
+        raise ConfigError(f"{option} {listed}: this command takes one", f"{option} {values[0]}")
+    return values[0]

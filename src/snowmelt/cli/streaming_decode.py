@@ -1,10 +1,10 @@
 """`snowmelt streaming-decode`: word error rates of a model that hears chunk by chunk."""
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from snowmelt.cli.arguments import positive_int
-from snowmelt.cli.recognition_options import search_options
+from snowmelt.cli.recognition_options import STREAMING_DEFAULTS
 from snowmelt.cli.scoring import add_scoring_options, print_scores
 
 if TYPE_CHECKING:
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from snowmelt.evaluate.utterances import Hypothesis, Utterance
     from snowmelt.runtime.backend import SpeechModel
+    from snowmelt.search.method import SearchMethod
 
 __all__ = ["add_parser", "run"]
 
@@ -22,9 +23,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "streaming-decode",
         help="word error rates of a model, chunk by chunk",
         description="Recognise test sets as streams, chunk by chunk, and write the result files "
-        "into <exp-dir>/streaming/greedy_search/.",
+        "into <exp-dir>/streaming/<method>/.",
     )
-    add_scoring_options(parser)
+    add_scoring_options(parser, STREAMING_DEFAULTS)
     parser.add_argument(
         "--num-decode-streams",
         type=positive_int,
@@ -38,11 +39,10 @@ def run(args: argparse.Namespace) -> int:
     """Score the test sets; one line of result a set on standard output."""
     from snowmelt.evaluate.streaming import streaming_decode
     from snowmelt.runtime.recognizer import OnlineRecognizer
-    from snowmelt.search.methods import build_search
 
-    search = build_search(search_options(args))
-
-    def recognise(model: "SpeechModel", utterances: "Sequence[Utterance]") -> "list[Hypothesis]":
+    def recognise(
+        model: "SpeechModel", search: "SearchMethod[Any]", utterances: "Sequence[Utterance]"
+    ) -> "list[Hypothesis]":
         recognizer = OnlineRecognizer(model, search=search)
         return streaming_decode(recognizer, utterances, num_decode_streams=args.num_decode_streams)
 

@@ -13,6 +13,7 @@ from snowmelt.cli.recognition_options import (
     add_model_options,
     add_search_options,
     load,
+    search_method,
     search_options,
     weights_choice,
 )
@@ -90,7 +91,6 @@ def run(args: argparse.Namespace) -> int:
     from snowmelt.runtime.load import WeightsChoice
     from snowmelt.runtime.recognizer import OnlineRecognizer
     from snowmelt.runtime.scheduler import recognize
-    from snowmelt.search.methods import build_search
 
     if not args.inputs and not args.microphone:
         raise ConfigError("there is nothing to transcribe", "give sound files or --microphone")
@@ -105,9 +105,11 @@ def run(args: argparse.Namespace) -> int:
         )
     sources = _microphone() if args.microphone else _sources(args.inputs)
     is_live = args.live or args.microphone
+    options = search_options(args)
+    model = load(args.model, None if chosen == WeightsChoice() else chosen, args)
     recognizer = OnlineRecognizer(
-        load(args.model, None if chosen == WeightsChoice() else chosen, args),
-        search=build_search(search_options(args)),
+        model,
+        search=search_method(args, options, model.tokenizer),
         max_chunks=1 if is_live else _MAX_CHUNKS,
     )
     live = LivePrinter(args.format) if is_live else None

@@ -1,7 +1,7 @@
 """Where do the results of a test set go, and what are the files called?
 
-    exp_dir/greedy_search/             decode
-    exp_dir/streaming/greedy_search/   streaming-decode
+    exp_dir/<decoding method>/             decode
+    exp_dir/streaming/<decoding method>/   streaming-decode
 
 Names and contents are the original's, so that its readers work.
 
@@ -12,18 +12,28 @@ directories).
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from snowmelt.checkpoint.heads import MAIN_HEAD
 from snowmelt.evaluate.utterances import Hypothesis
 from snowmelt.runtime.load import WeightsChoice
-from snowmelt.text.wer import save_results
+from snowmelt.search.methods import SearchOptions
+from snowmelt.text.wer import WerStats, save_results
 
-__all__ = ["DecodingSettings", "result_dir", "result_suffix", "write_report"]
+__all__ = [
+    "DecodingSettings",
+    "Score",
+    "result_dir",
+    "result_key",
+    "result_suffix",
+    "write_report",
+]
 
 _logger = logging.getLogger(__name__)
+
+_DEFAULTS: Final = SearchOptions()
 
 
 @dataclass(frozen=True)
@@ -34,9 +44,9 @@ class DecodingSettings:
         weights: which checkpoints, every number filled in.
         decode_chunk_len: feature frames of 10 ms.
         context_size: tokens the prediction network sees.
-        decoding_method: "greedy_search".
-        max_sym_per_frame: most tokens one encoder frame may emit.
-        blank_penalty: subtracted from the logit of blank.
+        search: the decoding method and its options.
+        hotwords: name of the phrases that were listened for; empty if there were none.
+        hotwords_score: bonus of each of their tokens.
         is_streaming: decoded in real chunks, not simulated.
         encoder: the model family.
         head: whose decoder and joiner, of a training on several corpora.
@@ -45,57 +55,123 @@ class DecodingSettings:
     weights: WeightsChoice
     decode_chunk_len: int
     context_size: int
-    decoding_method: str = "greedy_search"
-    max_sym_per_frame: int = 1
-    blank_penalty: float = 0.0
+    search: SearchOptions = field(default_factory=SearchOptions)
+    hotwords: str = ""
+    hotwords_score: float = 0.0
     is_streaming: bool = False
     encoder: Literal["zipformer", "lstm"] = "zipformer"
     head: str = MAIN_HEAD
 
 
+@dataclass(frozen=True)
+class Score:
+    """Word errors of a test set; as text, the original's line `[test-greedy_search] %WER 3.17%...`.
+
+    Attributes:
+        test_set: its name.
+        key: see `result_key`.
+        stats: the errors.
+    """
+
+    test_set: str
+    key: str
+    stats: WerStats
+
+    def __str__(self) -> str:
+        return f"[{self.test_set}-{self.key}] {self.stats}"
+
+
 def result_dir(exp_dir: Path, settings: DecodingSettings) -> Path:
     """Folder of the result files."""
     parent = exp_dir / "streaming" if settings.is_streaming else exp_dir
-    return parent / settings.decoding_method
+    return parent / settings.search.decoding_method
 
 
 def result_suffix(settings: DecodingSettings) -> str:
     """The part of a result file's name that tells the settings.
 
-    The chunk length is named where it changes the words: not for an LSTM, which is causal. A head,
-    a blank penalty, and several symbols per frame in streaming, are not in the original's names;
-    they are added where they differ from the default, so that no result hides another.
+    The chunk length is named where it changes the words: not for an LSTM, which is causal. What is
+    not in the original's names is added where it differs from the default, so that no result hides
+    another: a head, hotwords, a blank penalty, a temperature, the compatible search, and options
+    that the original's streaming names leave out.
     """
     weights = settings.weights
     number = f"iter-{weights.iteration}" if weights.iteration > 0 else f"epoch-{weights.epoch}"
     suffix = f"{number}-avg-{weights.avg}"
     if settings.encoder == "zipformer":
         suffix += f"-streaming-chunk-size-{settings.decode_chunk_len}"
-    names_search = settings.encoder == "lstm" or not settings.is_streaming
-    if names_search:
-        suffix += f"-context-{settings.context_size}"
-    if names_search or settings.max_sym_per_frame != 1:
-        suffix += f"-max-sym-per-frame-{settings.max_sym_per_frame}"
-    if settings.blank_penalty:
-        suffix += f"-blank-penalty-{settings.blank_penalty}"
+    suffix += _search_suffix(settings)
+    search = settings.search
+    if search.blank_penalty:
+        suffix += f"-blank-penalty-{search.blank_penalty}"
+    if search.temperature != 1.0:
+        suffix += f"-temperature-{search.temperature}"
+    if settings.hotwords:
+        suffix += f"-hotwords-{settings.hotwords}-score-{settings.hotwords_score}"
+    if search.icefall_compat:
+        suffix += "-icefall-compat"
     if settings.head != MAIN_HEAD:
         suffix += f"-head-{settings.head}"
     return suffix + ("-use-averaged-model" if weights.use_averaged_model else "")
 
 
+def result_key(settings: DecodingSettings) -> str:
+    """What the original calls the results in its logs and in wer-summary."""
+    search = settings.search
+    method = search.decoding_method
+    if "beam_search" not in method:
+        return method
+    if "fast_beam_search" in method:
+        key = (
+            f"beam_{search.beam}_max_contexts_{search.max_contexts}_max_states_{search.max_states}"
+        )
+        if "nbest" in method:
+            key += f"_num_paths_{search.num_paths}_nbest_scale_{search.nbest_scale}"
+        return key + (f"_ngram_lm_scale_{search.ngram_lm_scale}" if "LG" in method else "")
+    is_active_paths = settings.is_streaming and settings.encoder == "zipformer"
+    name = "num_active_paths" if is_active_paths else "beam_size"
+    return f"{name}_{search.beam_size}"
+
+
 def write_report(
     rows: Sequence[Hypothesis], test_set: str, settings: DecodingSettings, exp_dir: Path
-) -> str:
+) -> Score:
     """Write recogs-, errs- and wer-summary- files of a test set.
-
-    Returns:
-        the line that the original logs: `[test-greedy_search] %WER 3.17% [...]`.
 
     Raises:
         UserError: a file cannot be written.
     """
     folder, suffix = result_dir(exp_dir, settings), result_suffix(settings)
-    key = settings.decoding_method
+    key = result_key(settings)
     stats = save_results({key: rows}, test_set, suffix, folder)[key]
     _logger.info("Wrote detailed error stats to %s", folder / f"errs-{test_set}-{suffix}.txt")
-    return f"[{test_set}-{key}] {stats}"
+    return Score(test_set, key, stats)
+
+
+def _search_suffix(settings: DecodingSettings) -> str:
+    """The method's part; the original's streaming Zipformer names only fast_beam_search's."""
+    search = settings.search
+    method = search.decoding_method
+    leaves_out = settings.is_streaming and settings.encoder == "zipformer"
+    suffix = ""
+    if "fast_beam_search" in method:
+        suffix += (
+            f"-beam-{search.beam}-max-contexts-{search.max_contexts}-max-states-{search.max_states}"
+        )
+        if "nbest" in method:
+            suffix += f"-nbest-scale-{search.nbest_scale}-num-paths-{search.num_paths}"
+        if "LG" in method:
+            suffix += f"-ngram-lm-scale-{search.ngram_lm_scale}"
+        return suffix
+    if "beam_search" in method:
+        if not leaves_out or search.beam_size != _DEFAULTS.beam_size:
+            suffix += f"-{method}-beam-size-{search.beam_size}"
+        if method == "beam_search" and search.max_sym_per_frame is not None:
+            suffix += f"-max-sym-per-frame-{search.max_sym_per_frame}"
+        return suffix
+    max_sym = search.max_sym_per_frame or 1
+    if not leaves_out:
+        suffix += f"-context-{settings.context_size}"
+    if not leaves_out or max_sym != 1:
+        suffix += f"-max-sym-per-frame-{max_sym}"
+    return suffix

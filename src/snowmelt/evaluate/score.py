@@ -13,7 +13,13 @@ from snowmelt.checkpoint.experiment import load_experiment
 from snowmelt.core.errors import DataError
 from snowmelt.core.log import setup_logging
 from snowmelt.data.corpora import Corpus, open_corpus, selection_of
-from snowmelt.evaluate.report import DecodingSettings, result_dir, result_suffix, write_report
+from snowmelt.evaluate.report import (
+    DecodingSettings,
+    Score,
+    result_dir,
+    result_suffix,
+    write_report,
+)
 from snowmelt.evaluate.utterances import Hypothesis, Utterance, from_cuts
 
 __all__ = ["score_splits"]
@@ -34,7 +40,7 @@ def score_splits(
     data_dir: Path,
     manifest_dir: Path,
     splits: Sequence[Literal["train", "dev", "test"]],
-) -> Iterator[str]:
+) -> Iterator[Score]:
     """Score splits of a corpus and write their result files.
 
     Args:
@@ -48,7 +54,7 @@ def score_splits(
         splits: which parts, in order; test stands for all test sets of the corpus.
 
     Yields:
-        one line a test set: its word error rate as the original prints it.
+        the word errors of each test set; as text, the line that the original prints.
 
     Raises:
         UserError: the corpus is not prepared, or holds no utterance in a split.
@@ -78,9 +84,9 @@ def score_splits(
             elapsed_s,
             elapsed_s / audio_s,
         )
-        line = write_report(rows, name, settings, exp_dir)
-        _logger.info("%s", line)
-        yield line
+        score = write_report(rows, name, settings, exp_dir)
+        _logger.info("%s", score)
+        yield score
 
 
 def _shown_name(corpus: str, test_set: str) -> str:

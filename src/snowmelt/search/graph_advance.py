@@ -124,7 +124,7 @@ def _arc(
 
 
 @compiled
-def _place(context: int, state: int, shift: int) -> int:
+def _place(context: int, state: int, shift: Any) -> Any:
     """Where a state is first looked for in the table."""
     # Fibonacci hashing: the high bits of a product by an odd number.
     mixed = np.uint64(context) * np.uint64(0x9E3779B97F4A7C15)
@@ -149,7 +149,7 @@ def _least_score(
     for k in range(first, stop):
         added = graph.scores[k] + logprobs[graph.labels[k]]
         scores[k - first] = score + added
-    return np.partition(scores, len(scores) - max_states)[len(scores) - max_states]
+    return float(np.partition(scores, len(scores) - max_states)[len(scores) - max_states])
 
 
 @compiled

@@ -54,6 +54,9 @@ class SearchOptions:
         ilme_scale: share of the internal language model that is subtracted, of fast_beam_search;
             None for 0 (icefall_compat: 0.1 in fast_beam_search_nbest).
         icefall_compat: the original's behaviour, faults included, where it differs.
+
+    Raises:
+        ConfigError: there is no such method, or a value is too small.
     """
 
     decoding_method: str = "greedy_search"
@@ -69,6 +72,20 @@ class SearchOptions:
     ngram_lm_scale: float = 0.01
     ilme_scale: float | None = None
     icefall_compat: bool = False
+
+    def __post_init__(self) -> None:
+        if self.decoding_method not in METHOD_NAMES:
+            close = difflib.get_close_matches(self.decoding_method, METHOD_NAMES, n=1)
+            raise ConfigError(
+                f"unknown decoding method {self.decoding_method!r}; "
+                f"choose one of {', '.join(METHOD_NAMES)}",
+                f"did you mean {close[0]}?" if close else "",
+            )
+        if self.temperature <= 0.0:
+            raise ConfigError(f"temperature must be above 0, got {self.temperature}")
+        for name in ("beam_size", "num_paths"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
 
 
 def build_search(
@@ -86,15 +103,8 @@ def build_search(
             multiply its scores by ngram_lm_scale; the others search without if there is none.
 
     Raises:
-        ConfigError: there is no such method, it knows no hotwords or no graph, or needs one.
+        ConfigError: the method knows no hotwords or no graph, or needs one.
     """
-    if options.decoding_method not in METHOD_NAMES:
-        close = difflib.get_close_matches(options.decoding_method, METHOD_NAMES, n=1)
-        raise ConfigError(
-            f"unknown decoding method {options.decoding_method!r}; "
-            f"choose one of {', '.join(METHOD_NAMES)}",
-            f"did you mean {close[0]}?" if close else "",
-        )
     if context_graph is not None and options.decoding_method not in HOTWORD_METHODS:
         raise ConfigError(
             f"{options.decoding_method} knows no hotwords",
@@ -204,13 +214,11 @@ def _word_graph(options: SearchOptions, graph: DecodingGraph | None) -> Decoding
 
 _GraphBuilder = Callable[[SearchOptions, DecodingGraph | None], SearchMethod[Any]]
 
-# Those that walk along a graph; the oracle is an n-best search whose results are chosen by the
-# reference, see `search.nbest.oracle`.
+# Those that walk along a graph.
 _GRAPH_BUILDERS: Final[dict[str, _GraphBuilder]] = {
     "fast_beam_search": _fast_beam,
     "fast_beam_search_LG": _fast_beam_lg,
     "fast_beam_search_nbest": _nbest,
-    "fast_beam_search_nbest_oracle": _nbest,
     "fast_beam_search_nbest_LG": _nbest_lg,
 }
 
