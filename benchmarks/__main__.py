@@ -15,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from benchmarks import features, lattice
+from benchmarks import features, graph_search, lattice
 
 _REPETITIONS = 9
 
@@ -32,11 +32,15 @@ def main() -> None:
         f"Python {platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}"
     )
     print("| what | median ms | fastest | slowest |\n| --- | --- | --- | --- |")
-    for name, function in (features.benchmarks() | lattice.benchmarks()).items():
+    for name, function in _all_benchmarks().items():
         if not args.names or any(word in name for word in args.names):
             times = [1000 * seconds for seconds in _measure(function)]
             median = statistics.median(times)
             print(f"| {name} | {median:.2f} | {min(times):.2f} | {max(times):.2f} |", flush=True)
+
+
+def _all_benchmarks() -> dict[str, Callable[[], object]]:
+    return features.benchmarks() | lattice.benchmarks() | graph_search.benchmarks()
 
 
 def _measure(function: Callable[[], object]) -> list[float]:

@@ -5,10 +5,14 @@ import pytest
 from snowmelt.core.errors import ConfigError
 from snowmelt.search.beam import BeamSearch
 from snowmelt.search.context_graph import build_context_graph
+from snowmelt.search.fast_beam import FastBeamSearch
 from snowmelt.search.greedy import GreedySearch
 from snowmelt.search.method import SearchMethod
-from snowmelt.search.methods import METHOD_NAMES, SearchOptions, build_search
+from snowmelt.search.methods import GRAPH_METHODS, METHOD_NAMES, SearchOptions, build_search
 from snowmelt.search.modified_beam import ModifiedBeamSearch
+from snowmelt.search.nbest import NbestSearch
+from snowmelt.text.graph import trivial_graph
+from tests.search.test_fast_beam import random_graph
 
 
 @pytest.mark.parametrize(
@@ -63,5 +67,51 @@ def test_mistakes_are_named(options, message):
 
 @pytest.mark.parametrize("name", METHOD_NAMES)
 def test_every_name_is_a_search(name):
-    search: SearchMethod = build_search(SearchOptions(name))
+    graph = random_graph(0) if name in GRAPH_METHODS else None
+    search: SearchMethod = build_search(SearchOptions(name), graph=graph)
     assert all(hasattr(search, verb) for verb in ("init_state", "step", "result", "clear_result"))
+
+
+def test_options_reach_the_graph_searches():
+    options = {
+        "beam": 5.0,
+        "max_contexts": 3,
+        "max_states": 9,
+        "temperature": 2.0,
+        "blank_penalty": 1.0,
+    }
+    search = build_search(SearchOptions("fast_beam_search", ilme_scale=0.3, **options))
+    assert search == FastBeamSearch(ilme_scale=0.3, **options)
+    nbest = build_search(
+        SearchOptions("fast_beam_search_nbest", num_paths=7, nbest_scale=0.3, **options)
+    )
+    assert nbest == NbestSearch(FastBeamSearch(keeps_lattice=True, **options), 7, 0.3)
+
+
+def test_the_original_subtracts_an_internal_language_model_in_nbest_alone():
+    for name, scale in (("fast_beam_search_nbest", 0.1), ("fast_beam_search_nbest_LG", 0.0)):
+        graph = random_graph(0)
+        search = build_search(SearchOptions(name, icefall_compat=True), graph=graph)
+        assert isinstance(search, NbestSearch) and search.search.ilme_scale == scale
+        ours = build_search(SearchOptions(name), graph=graph)
+        assert isinstance(ours, NbestSearch) and ours.search.ilme_scale == 0.0
+
+
+def test_the_scale_is_of_lg_graphs():
+    graph = random_graph(1)
+    plain = build_search(SearchOptions("fast_beam_search"), graph=graph)
+    scaled = build_search(SearchOptions("fast_beam_search_LG", ngram_lm_scale=0.5), graph=graph)
+    assert isinstance(plain, FastBeamSearch) and plain.graph is graph
+    assert isinstance(scaled, FastBeamSearch) and scaled.graph is not None
+    assert scaled.graph.scores.tolist() == (0.5 * graph.scores).tolist()
+    summed = build_search(SearchOptions("fast_beam_search_nbest_LG"), graph=graph)
+    assert isinstance(summed, NbestSearch) and summed.sums_paths
+
+
+def test_graphs_where_they_are_needed_and_nowhere_else():
+    with pytest.raises(ConfigError, match="needs a graph with words"):
+        build_search(SearchOptions("fast_beam_search_LG"))
+    with pytest.raises(ConfigError, match="needs a graph with words"):
+        build_search(SearchOptions("fast_beam_search_nbest_LG"), graph=trivial_graph(4))
+    with pytest.raises(ConfigError, match="greedy_search searches without a graph"):
+        build_search(SearchOptions(), graph=trivial_graph(4))

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from snowmelt.runtime.load import WeightsChoice
     from snowmelt.search.method import SearchMethod
     from snowmelt.search.methods import SearchOptions
+    from snowmelt.text.graph import DecodingGraph
     from snowmelt.text.tokenizer import Tokenizer
 
 __all__ = [
@@ -202,6 +203,19 @@ def add_search_options(
         help="LG methods: scale of the graph's scores (default: 0.01)",
     )
     group.add_argument(
+        "--lang-dir",
+        type=Path,
+        metavar="DIR",
+        help="LG methods: folder of the language, with LG.npz",
+    )
+    group.add_argument(
+        "--graph",
+        type=Path,
+        metavar="FILE",
+        help="fast_beam_search methods: what may follow what, as OpenFst text of token and word "
+        "ids or as .npz; instead of --lang-dir",
+    )
+    group.add_argument(
         "--hotwords-file",
         "--context-file",
         type=Path,
@@ -269,8 +283,9 @@ def search_method(
     from snowmelt.search.hotwords import hotword_graph, parse_hotwords
     from snowmelt.search.methods import build_search
 
+    graph = _decoding_graph(args, tokenizer)
     if args.hotwords_file is None:
-        return build_search(options)
+        return build_search(options, graph=graph)
     path = require_file(args.hotwords_file, "the file of hotwords", error=ConfigError)
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -280,8 +295,24 @@ def search_method(
     for hotword in hotwords:
         pieces = " ".join(tokenizer.id_to_token[i] for i in hotword.token_ids)
         _logger.info("Hotword %s: %s (%g a token)", hotword.text, pieces, hotword.score)
-    graph = hotword_graph(hotwords, icefall_compat=options.icefall_compat)
-    return build_search(options, context_graph=graph)
+    context_graph = hotword_graph(hotwords, icefall_compat=options.icefall_compat)
+    return build_search(options, context_graph=context_graph, graph=graph)
+
+
+def _decoding_graph(args: argparse.Namespace, tokenizer: "Tokenizer") -> "DecodingGraph | None":
+    """The graph that --graph or --lang-dir names; None if neither is given."""
+    from snowmelt.text.graph import DecodingGraph, read_fst_text
+
+    lang_dir = args.lang_dir
+    if args.graph is None and lang_dir is None:
+        return None
+    path = args.graph or lang_dir / "LG.npz"
+    if path.suffix == ".npz":
+        names = ("bpe.model", "words.txt") if lang_dir else ()
+        made_from = [lang_dir / name for name in names if (lang_dir / name).exists()]
+        return DecodingGraph.load(path, made_from=made_from)
+    token_to_id = {token: i for i, token in enumerate(tokenizer.id_to_token)}
+    return read_fst_text(path, token_to_id=token_to_id)
 
 
 def weights_choice(args: argparse.Namespace) -> "WeightsChoice":

@@ -15,14 +15,20 @@ from typing import Any, Final
 from snowmelt.core.errors import ConfigError
 from snowmelt.search.beam import BeamSearch
 from snowmelt.search.context_graph import ContextGraph
+from snowmelt.search.fast_beam import FastBeamSearch
 from snowmelt.search.greedy import GreedySearch
 from snowmelt.search.method import SearchMethod
 from snowmelt.search.modified_beam import ModifiedBeamSearch
+from snowmelt.search.nbest import NbestSearch
+from snowmelt.text.graph import DecodingGraph
 
-__all__ = ["HOTWORD_METHODS", "METHOD_NAMES", "SearchOptions", "build_search"]
+__all__ = ["GRAPH_METHODS", "HOTWORD_METHODS", "METHOD_NAMES", "SearchOptions", "build_search"]
 
 # A frame of 40 ms does not hold more; the original has no limit.
 _BEAM_SEARCH_SYMBOLS: Final = 5
+
+# The original's, never asked for.
+_COMPAT_ILME_SCALE: Final = 0.1
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,8 @@ class SearchOptions:
         num_paths: paths drawn from the lattice, of the nbest methods.
         nbest_scale: what lattice scores are multiplied by before paths are drawn.
         ngram_lm_scale: what the scores of an LG graph are multiplied by.
+        ilme_scale: share of the internal language model that is subtracted, of fast_beam_search;
+            None for 0 (icefall_compat: 0.1 in fast_beam_search_nbest).
         icefall_compat: the original's behaviour, faults included, where it differs.
 
     Raises:
@@ -62,6 +70,7 @@ class SearchOptions:
     num_paths: int = 200
     nbest_scale: float = 0.5
     ngram_lm_scale: float = 0.01
+    ilme_scale: float | None = None
     icefall_compat: bool = False
 
     def __post_init__(self) -> None:
@@ -80,21 +89,33 @@ class SearchOptions:
 
 
 def build_search(
-    options: SearchOptions, *, context_graph: ContextGraph | None = None
+    options: SearchOptions,
+    *,
+    context_graph: ContextGraph | None = None,
+    graph: DecodingGraph | None = None,
 ) -> SearchMethod[Any]:
     """The search that the options name.
 
     Args:
         options: its name and its settings.
         context_graph: hotwords, see `search.hotwords`.
+        graph: what may follow what, of the graph searches. Those of LG need one, with words, and
+            multiply its scores by ngram_lm_scale; the others search without if there is none.
 
     Raises:
-        ConfigError: the method knows no hotwords.
+        ConfigError: the method knows no hotwords or no graph, or needs one.
     """
     if context_graph is not None and options.decoding_method not in HOTWORD_METHODS:
         raise ConfigError(
             f"{options.decoding_method} knows no hotwords",
             f"choose {' or '.join(HOTWORD_METHODS)}",
+        )
+    if options.decoding_method in _GRAPH_BUILDERS:
+        return _GRAPH_BUILDERS[options.decoding_method](options, graph)
+    if graph is not None:
+        raise ConfigError(
+            f"{options.decoding_method} searches without a graph",
+            f"choose one of {', '.join(GRAPH_METHODS)}",
         )
     return _BUILDERS[options.decoding_method](options, context_graph)
 
@@ -139,7 +160,71 @@ _BUILDERS: Final[dict[str, _Builder]] = {
     "modified_beam_search": _modified_beam,
 }
 
-METHOD_NAMES: Final = tuple(_BUILDERS)
+
+def _fast_beam(
+    options: SearchOptions,
+    graph: DecodingGraph | None,
+    *,
+    keeps_lattice: bool = False,
+    default_ilme_scale: float = 0.0,
+) -> FastBeamSearch:
+    ilme_scale = options.ilme_scale
+    if ilme_scale is None:
+        ilme_scale = default_ilme_scale if options.icefall_compat else 0.0
+    return FastBeamSearch(
+        graph=graph,
+        beam=options.beam,
+        max_contexts=options.max_contexts,
+        max_states=options.max_states,
+        temperature=options.temperature,
+        blank_penalty=options.blank_penalty,
+        ilme_scale=ilme_scale,
+        keeps_lattice=keeps_lattice,
+        icefall_compat=options.icefall_compat,
+    )
+
+
+def _fast_beam_lg(options: SearchOptions, graph: DecodingGraph | None) -> SearchMethod[Any]:
+    return _fast_beam(options, _word_graph(options, graph))
+
+
+def _nbest(options: SearchOptions, graph: DecodingGraph | None) -> SearchMethod[Any]:
+    search = _fast_beam(options, graph, keeps_lattice=True, default_ilme_scale=_COMPAT_ILME_SCALE)
+    return NbestSearch(search, num_paths=options.num_paths, nbest_scale=options.nbest_scale)
+
+
+def _nbest_lg(options: SearchOptions, graph: DecodingGraph | None) -> SearchMethod[Any]:
+    return NbestSearch(
+        _fast_beam(options, _word_graph(options, graph), keeps_lattice=True),
+        num_paths=options.num_paths,
+        nbest_scale=options.nbest_scale,
+        sums_paths=True,
+    )
+
+
+def _word_graph(options: SearchOptions, graph: DecodingGraph | None) -> DecodingGraph:
+    """The graph of an LG method, scaled."""
+    if graph is None or not graph.has_words:
+        raise ConfigError(
+            f"{options.decoding_method} needs a graph with words",
+            "give the folder of a language with --lang-dir, or a graph with --graph",
+        )
+    return graph.with_scale(options.ngram_lm_scale)
+
+
+_GraphBuilder = Callable[[SearchOptions, DecodingGraph | None], SearchMethod[Any]]
+
+# Those that walk along a graph.
+_GRAPH_BUILDERS: Final[dict[str, _GraphBuilder]] = {
+    "fast_beam_search": _fast_beam,
+    "fast_beam_search_LG": _fast_beam_lg,
+    "fast_beam_search_nbest": _nbest,
+    "fast_beam_search_nbest_LG": _nbest_lg,
+}
+
+METHOD_NAMES: Final = (*_BUILDERS, *_GRAPH_BUILDERS)
+
+GRAPH_METHODS: Final = tuple(_GRAPH_BUILDERS)
 
 # Those that take phrases to listen for.
 HOTWORD_METHODS: Final = ("modified_beam_search",)

@@ -19,6 +19,7 @@ from snowmelt.search.greedy import GreedySearch
 from snowmelt.search.method import SearchMethod, SearchResult
 from snowmelt.search.modified_beam import ModifiedBeamSearch
 from snowmelt.search.scorer import FloatArray, IntArray
+from tests.parity.adapters.graph_search import offline_graph_search, streaming_graph_search
 from tests.parity.adapters.transducer_parts import build_decoder_and_joiner
 from tests.parity.cases import Run
 
@@ -55,11 +56,13 @@ class _Scorer:
 
 
 def _offline(run: Run) -> dict[str, Any]:
-    search = _search(run)
     scorer = _scorer(run)
     inputs = run.inputs()
     encoder_proj = scorer.project(inputs["encoder_out"])
     lens = inputs["encoder_out_lens"].numpy()
+    if run.call.startswith("fast_beam_search"):
+        return offline_graph_search(run, scorer, encoder_proj, lens)
+    search = _search(run)
     if run.content.get("one_by_one"):
         states = [
             _searched(search, scorer, encoder_proj[n : n + 1, :length], lens[n : n + 1])[0]
@@ -83,9 +86,11 @@ def _offline(run: Run) -> dict[str, Any]:
 
 
 def _streaming(run: Run) -> dict[str, Any]:
-    search = _search(run)
     scorer = _scorer(run)
     encoder_proj = scorer.project(run.inputs()["encoder_out"])
+    if run.call.startswith("fast_beam_search"):
+        return streaming_graph_search(run, scorer, encoder_proj)
+    search = _search(run)
     num_streams, num_frames, _ = encoder_proj.shape
     chunk_frames = run.params["chunk_frames"]
     states = [search.init_state(scorer) for _ in range(num_streams)]
