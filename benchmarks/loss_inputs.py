@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from snowmelt.checkpoint.average import find_checkpoints, load_average
-from snowmelt.checkpoint.experiment import load_experiment
+from snowmelt.checkpoint.experiment import load_experiment, numbered_checkpoints
 from snowmelt.data.batch import AsrDataset
 from snowmelt.data.corpora.folder import load_split
 from snowmelt.models.build import build_transducer
@@ -31,7 +31,8 @@ def main() -> None:
     args = parser.parse_args()
     config, tokenizer = load_experiment(args.exp_dir)
     model = build_transducer(config.model, tokenizer.vocab_size)
-    model.load_state_dict(load_average(find_checkpoints(args.exp_dir)))
+    epoch = max(numbered_checkpoints(args.exp_dir, "epoch"))
+    model.load_state_dict(load_average(find_checkpoints(args.exp_dir, epoch=epoch)))
     model.eval()
     cuts = list(load_split(args.data_dir, args.split))
     # Every so many: neighbours have one speaker.
