@@ -32,8 +32,7 @@ def bf16_is_faster() -> bool:
             (_seconds(lambda: full @ full), _seconds(lambda: short @ short))
             for _ in range(1 + _REPETITIONS)
         ][1:]  # the first call of each kind also chooses its program
-    full_seconds, short_seconds = (min(column) for column in zip(*times, strict=True))
-    return short_seconds < full_seconds
+    return min(short for _, short in times) < min(full for full, _ in times)
 
 
 def _seconds(function: Callable[[], Tensor]) -> float:

@@ -73,14 +73,14 @@ def numba_forward_backward(
     scores = torch.zeros(px.size(0), dtype=px.dtype)
     px_grad = torch.zeros(px.shape, dtype=px.dtype)
     py_grad = torch.zeros(py.shape, dtype=py.dtype)
-    arrays = tuple(x.detach().contiguous().numpy() for x in (px, py))
-    grads = (px_grad.numpy(), py_grad.numpy())
+    px_in, py_in = (x.detach().contiguous().numpy() for x in (px, py))
+    px_out, py_out = px_grad.numpy(), py_grad.numpy()
     rectangles = boundary.tolist()
 
     def do_utterance(n: int) -> float:
         # Overflow and the like are expected: they are found, and answered with logarithms.
         with np.errstate(all="ignore"):
-            return _forward_backward(n, *arrays, *grads, rectangles[n])
+            return _forward_backward(n, px_in, py_in, px_out, py_out, rectangles[n])
 
     num_threads = min(torch.get_num_threads(), px.size(0), 1 + py.numel() // _LEAST_ARCS_PER_THREAD)
     if num_threads <= 1:
@@ -110,7 +110,7 @@ def _forward_backward(
     symbol, px_offset = _arc_factors(px[symbols])
     blank, py_offset = _arc_factors(py[blanks])
     log_total = _linear_domain(symbol, blank, shift, px_grad, py_grad, n, s_begin, t_begin)
-    score = log_total + num_symbols * px_offset + num_blanks * py_offset
+    score = float(log_total + num_symbols * px_offset + num_blanks * py_offset)
     if np.isfinite(score):
         return score
     score, px_grad[symbols], py_grad[blanks] = _log_domain(
@@ -305,7 +305,7 @@ def _linear_domain(
                     out[i] = share if share > _LEAST_OCCUPATION else 0.0
         first, next_first = next_first, first
         first_unit, next_unit = next_unit, first_unit
-    return math.log(whole) + whole_exponent * _LOG_2
+    return float(math.log(whole) + whole_exponent * _LOG_2)
 
 
 @_compiled
