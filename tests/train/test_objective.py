@@ -1,13 +1,16 @@
 """The losses and their weights."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
 
 from snowmelt.checkpoint.experiment import ExperimentConfig
 from snowmelt.models.build import build_transducer
+from snowmelt.models.joiner import Joiner
 from snowmelt.presets.training import TrainConfig
+from snowmelt.train import objective
 from snowmelt.train.objective import (
     TransducerObjective,
     delay_penalty_at,
@@ -172,3 +175,50 @@ def test_a_batch_without_utterances_has_gradients_of_zero(config: ExperimentConf
     losses.loss.backward()
     assert losses.loss.item() == 0.0 and losses.is_finite.tolist() == []
     assert all(p.grad is not None and not p.grad.any() for p in objective.parameters())
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_watched_joiner_computes_its_logits(config: ExperimentConfig, scaled: bool) -> None:
+    torch.manual_seed(1)
+    model = build_transducer(config.model, VOCAB).double().eval()
+    if scaled:
+        model.joiner = Joiner(16, 16, 16, VOCAB, scaled=True).double()
+    x, x_lens, y, y_lens, _ = _batch()
+    shapes: list[torch.Size] = []
+    fused = transducer_loss(model, x.double(), x_lens, y, y_lens)
+    handle = model.joiner.register_forward_hook(lambda *call: shapes.append(call[-1].shape))
+    watched = transducer_loss(model, x.double(), x_lens, y, y_lens)
+    handle.remove()
+    assert len(shapes) == 1 and shapes[0][-1] == VOCAB
+    torch.testing.assert_close(fused.pruned_loss, watched.pruned_loss, rtol=1e-10, atol=1e-10)
+    parameters = list(model.joiner.parameters())
+    for ours, wanted in zip(
+        torch.autograd.grad(fused.pruned_loss.sum(), parameters),
+        torch.autograd.grad(watched.pruned_loss.sum(), parameters),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, wanted, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("is_faster", [True, False])
+def test_bf16_products_only_where_they_are_faster(
+    config: ExperimentConfig, is_faster: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[object] = []
+    fused = objective.rnnt_loss_pruned_joiner
+
+    def spied(**arguments: Any) -> torch.Tensor:
+        seen.append(arguments["product_dtype"])
+        return fused(**arguments)
+
+    monkeypatch.setattr(objective, "rnnt_loss_pruned_joiner", spied)
+    monkeypatch.setattr(objective, "bf16_is_faster", lambda: is_faster)
+    torch.manual_seed(1)
+    model = build_transducer(config.model, VOCAB).eval()
+    x, x_lens, y, y_lens, _ = _batch()
+    exact = transducer_loss(model, x, x_lens, y, y_lens)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        short = transducer_loss(model, x, x_lens, y, y_lens)
+    assert seen == [None, torch.bfloat16 if is_faster else None]
+    assert short.pruned_loss.dtype == torch.float32
+    torch.testing.assert_close(short.pruned_loss, exact.pruned_loss, rtol=5e-2, atol=0.5)

@@ -13,6 +13,7 @@ from snowmelt.core.errors import UserError
 __all__ = [
     "RnntType",
     "check_boundary",
+    "check_joiner",
     "check_joint",
     "check_lattice",
     "check_simple",
@@ -72,9 +73,54 @@ def check_joint(
         if ranges.dtype != torch.int64 or ranges.shape != logits.shape[:3]:
             raise UserError(
                 f"ranges must be (N, T, R) = {tuple(logits.shape[:3])} int64, "
-                f"got {tuple(ranges.shape)} {ranges.dtype}"
+                f"got {tuple(ranges.shape)} {_name(ranges.dtype)}"
             )
     _check_rest(symbols, logits.size(0), num_symbols, logits.size(1), rnnt_type, boundary)
+
+
+def check_joiner(
+    am: Tensor,
+    lm: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    symbols: Tensor,
+    ranges: Tensor,
+    termination_symbol: int,
+    rnnt_type: str,
+    boundary: Tensor | None,
+) -> None:
+    """Raise unless the arguments of the pruned loss with a joiner inside fit together.
+
+    Raises:
+        UserError: shapes, types, blank, ranges or boundary do not fit.
+        AssertionError: as `check_boundary`.
+    """
+    if (
+        am.ndim != 3
+        or lm.ndim != 3
+        or weight.ndim != 2
+        or am.size(0) != lm.size(0)
+        or not am.size(2) == lm.size(2) == weight.size(1)
+        or (bias is not None and bias.shape != weight.shape[:1])
+    ):
+        raise UserError(
+            "am must be (N, T, J), lm (N, S+1, J), weight (V, J) and bias (V,) or None, got "
+            f"{tuple(am.shape)}, {tuple(lm.shape)}, {tuple(weight.shape)} and "
+            f"{None if bias is None else tuple(bias.shape)}"
+        )
+    _check_scores(weight.T, termination_symbol)
+    others = (am, lm) if bias is None else (am, lm, bias)
+    if any(tensor.dtype != weight.dtype for tensor in others):
+        raise UserError(
+            "am, lm, weight and bias must have one type, got "
+            + ", ".join(_name(tensor.dtype) for tensor in (am, lm, weight, *others[2:]))
+        )
+    if ranges.ndim != 3 or ranges.dtype != torch.int64 or ranges.shape[:2] != am.shape[:2]:
+        raise UserError(
+            f"ranges must be (N, T, R) int64 with N, T = {tuple(am.shape[:2])}, "
+            f"got {tuple(ranges.shape)} {_name(ranges.dtype)}"
+        )
+    _check_rest(symbols, am.size(0), lm.size(1) - 1, am.size(1), rnnt_type, boundary)
 
 
 def check_type(rnnt_type: str) -> None:

@@ -35,7 +35,13 @@ from snowmelt.loss.pairwise import (
 )
 from snowmelt.loss.recursion import whole_lattice
 
-__all__ = ["LatticeOptions", "band_scores", "simple_scores"]
+__all__ = [
+    "LatticeOptions",
+    "band_inside",
+    "band_occupations",
+    "band_scores",
+    "simple_scores",
+]
 
 # Logits handled at once on a CPU: 1 MiB of float32 stays in the second-level cache of a core.
 _BLOCK_LOGITS: Final = 2**18
@@ -167,7 +173,7 @@ class _BandScores(torch.autograd.Function):
         ctx: Any, logits: Tensor, symbols: Tensor, ranges: Tensor, options: LatticeOptions
     ) -> Tensor:
         targets = band_symbols(symbols, ranges, options.termination_symbol)
-        is_inside = _band_inside(ranges, options.boundary).flatten()
+        is_inside = band_inside(ranges, options.boundary).flatten()
         # Outside the boundary +inf: their softmax is 0, whatever the padding's scores are.
         log_sums = logits.new_full(ranges.shape, torch.inf)
         rows = logits.reshape(-1, logits.size(3))
@@ -191,10 +197,9 @@ class _BandScores(torch.autograd.Function):
         logits, targets, ranges, log_sums, scores, px_grad, py_grad = ctx.saved_tensors
         options: LatticeOptions = ctx.options
         weight = scores_grad[:, None, None]
-        by_symbol, by_blank = (
-            occupation.gather(1, ranges.transpose(1, 2)).transpose(1, 2)  # (N, T, R)
-            for occupation in options.occupations(weight * px_grad, weight * py_grad)
-        )
+        by_symbol, by_blank = band_occupations(
+            options, weight * px_grad, weight * py_grad, ranges
+        )  # (N, T, R)
         by_node = (by_symbol + by_blank).reshape(-1, 1)
         is_used = by_node[:, 0] != 0.0
 
@@ -214,13 +219,24 @@ class _BandScores(torch.autograd.Function):
         return logits_grad, None, None, None
 
 
-def _band_inside(ranges: Tensor, boundary: Tensor | None) -> Tensor:
+def band_inside(ranges: Tensor, boundary: Tensor | None) -> Tensor:
     """Nodes of the band (N, T, R) that lie inside the boundary."""
     if boundary is None:
         return torch.ones_like(ranges, dtype=torch.bool)
     _, frame_inside = rows_inside(boundary, 0, ranges.size(1))
     row_inside = (ranges >= boundary[:, 0, None, None]) & (ranges <= boundary[:, 2, None, None])
     return frame_inside[:, :, None] & row_inside
+
+
+def band_occupations(
+    options: LatticeOptions, px_grad: Tensor, py_grad: Tensor, ranges: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Occupation of symbol and blank at the nodes of the band, both (N, T, R)."""
+    by_symbol, by_blank = (
+        occupation.gather(1, ranges.transpose(1, 2)).transpose(1, 2)
+        for occupation in options.occupations(px_grad, py_grad)
+    )
+    return by_symbol, by_blank
 
 
 def _row_blocks(rows: Tensor) -> list[slice]:

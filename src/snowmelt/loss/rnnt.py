@@ -3,7 +3,8 @@
 The names, argument names, defaults and results are k2's, so that training code can be kept.
 Training uses two of them: `rnnt_loss_smoothed` on the sum of two projections finds which symbols
 matter on each frame, `get_rnnt_prune_ranges` turns that into a band, and `rnnt_loss_pruned` sums
-the alignments of the full joiner inside it.
+the alignments of the full joiner inside it. `rnnt_loss_pruned_joiner` is ours: the same with the
+joiner's last layers inside, which saves most of the time and memory.
 
 Invariant: losses are in nats and never divided by lengths; nothing is written into arguments; an
 utterance with no possible path has loss +inf and a gradient of exactly zero.
@@ -16,7 +17,6 @@ from typing import Literal, overload
 import torch
 from torch import Tensor
 
-from snowmelt.core.errors import UserError
 from snowmelt.loss.checks import RnntType, check_joint, check_simple
 from snowmelt.loss.closed_form import LatticeOptions, band_scores, simple_scores
 from snowmelt.loss.logprobs import (
@@ -27,6 +27,7 @@ from snowmelt.loss.logprobs import (
     get_rnnt_logprobs_pruned,
     get_rnnt_logprobs_smoothed,
 )
+from snowmelt.loss.pruned_joiner import rnnt_loss_pruned_joiner
 from snowmelt.loss.pruning import (
     adjust_pruning_lower_bound,
     do_rnnt_pruning,
@@ -36,6 +37,7 @@ from snowmelt.loss.recursion import (
     joint_mutual_information_recursion,
     mutual_information_recursion,
 )
+from snowmelt.loss.reduction import Reduction, reduced
 
 __all__ = [
     "adjust_pruning_lower_bound",
@@ -50,11 +52,11 @@ __all__ = [
     "mutual_information_recursion",
     "rnnt_loss",
     "rnnt_loss_pruned",
+    "rnnt_loss_pruned_joiner",
     "rnnt_loss_simple",
     "rnnt_loss_smoothed",
 ]
 
-Reduction = Literal["none", "mean", "sum"]
 _LossWithGrad = tuple[Tensor, tuple[Tensor, Tensor]]
 
 
@@ -122,7 +124,7 @@ def rnnt_loss_simple(
     check_simple(lm, am, symbols, termination_symbol, rnnt_type, boundary)
     options = LatticeOptions(termination_symbol, rnnt_type, boundary, delay_penalty)
     scores, px_grad, py_grad = simple_scores(lm, am, symbols, 0.0, options)
-    loss = _reduced(scores, reduction)
+    loss = reduced(scores, reduction)
     return (loss, (px_grad, py_grad)) if return_grad else loss
 
 
@@ -194,7 +196,7 @@ def rnnt_loss_smoothed(
         scores, (px_grad, py_grad) = mutual_information_recursion(
             px, py, boundary, return_grad=True
         )
-    loss = _reduced(scores, reduction)
+    loss = reduced(scores, reduction)
     return (loss, (px_grad, py_grad)) if return_grad else loss
 
 
@@ -219,7 +221,7 @@ def rnnt_loss(
     check_joint(logits, symbols, termination_symbol, rnnt_type, boundary)
     every_row = torch.arange(logits.size(2), device=logits.device).expand(logits.shape[:3])
     options = LatticeOptions(termination_symbol, rnnt_type, boundary, delay_penalty)
-    return _reduced(band_scores(logits, symbols, every_row, options), reduction)
+    return reduced(band_scores(logits, symbols, every_row, options), reduction)
 
 
 def rnnt_loss_pruned(
@@ -250,16 +252,6 @@ def rnnt_loss_pruned(
             logits, symbols, ranges, termination_symbol, boundary, rnnt_type
         )
         px = add_delay_penalty(px, py.size(2), boundary, delay_penalty)
-        return _reduced(mutual_information_recursion(px, py, boundary), reduction)
+        return reduced(mutual_information_recursion(px, py, boundary), reduction)
     options = LatticeOptions(termination_symbol, rnnt_type, boundary, delay_penalty)
-    return _reduced(band_scores(logits, symbols, ranges, options), reduction)
-
-
-def _reduced(scores: Tensor, reduction: str) -> Tensor:
-    if reduction == "none":
-        return -scores
-    if reduction == "mean":
-        return -scores.mean()
-    if reduction == "sum":
-        return -scores.sum()
-    raise UserError(f"unknown reduction {reduction!r}", hint="choose none, mean or sum")
+    return reduced(band_scores(logits, symbols, ranges, options), reduction)

@@ -56,3 +56,10 @@ class Joiner(nn.Module):
             decoder_out = self.decoder_proj(decoder_out)
         logits: Tensor = self.output_linear((encoder_out + decoder_out).tanh())
         return logits
+
+    def output_parameters(self) -> tuple[Tensor, Tensor | None]:
+        """Weight (V, J) and bias (V,) of the output layer, for a loss that applies it by itself."""
+        layer = self.output_linear
+        if isinstance(layer, ScaledLinear):
+            return layer.scaled_parameters()
+        return layer.weight, layer.bias

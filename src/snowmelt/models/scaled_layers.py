@@ -59,8 +59,13 @@ class ScaledLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in_features) -> (..., out_features)."""
+        weight, bias = self.scaled_parameters()
+        return F.linear(x, weight, bias)
+
+    def scaled_parameters(self) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias of the plain layer of the same function, differentiable."""
         weight = self.weight * self.weight_scale.exp()
-        return F.linear(x, weight, _scaled_bias(self.bias, self.bias_scale))
+        return weight, _scaled_bias(self.bias, self.bias_scale)
 
     def folded(self) -> nn.Linear:
         """The plain layer of the same function."""

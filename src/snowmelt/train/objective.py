@@ -21,10 +21,13 @@ from snowmelt.loss.rnnt import (
     do_rnnt_pruning,
     get_rnnt_prune_ranges,
     rnnt_loss_pruned,
+    rnnt_loss_pruned_joiner,
     rnnt_loss_smoothed,
 )
+from snowmelt.models.joiner import Joiner
 from snowmelt.models.transducer import Transducer
 from snowmelt.presets.training import TrainConfig
+from snowmelt.train.half_products import bf16_is_faster
 
 __all__ = [
     "LossScales",
@@ -39,6 +42,10 @@ __all__ = [
 # The pruned loss starts with a tenth of its weight: until the simple loss has found an alignment,
 # the band it is computed on is noise.
 _FIRST_PRUNED_SCALE: Final = 0.1
+
+# A node of the lattice through which paths lead with less probability gets no gradient of the
+# pruned loss: less than the last digit but two of the frame's, for a third of the work and more.
+_NEGLIGIBLE_OCCUPATION: Final = 1e-5
 
 
 class TransducerLosses(NamedTuple):
@@ -137,14 +144,30 @@ def transducer_loss(
         px_grad=px_grad, py_grad=py_grad, boundary=boundary, s_range=prune_range
     )
     with torch.set_grad_enabled(learns_pruned and torch.is_grad_enabled()):
-        am_pruned, lm_pruned = do_rnnt_pruning(
-            am=joiner.encoder_proj(encoder_out),
-            lm=joiner.decoder_proj(decoder_out),
-            ranges=ranges,
+        pruned_loss = _pruned_loss(
+            joiner, encoder_out, decoder_out, y, ranges, blank_id, boundary, delay_penalty
         )
-        logits = joiner(am_pruned, lm_pruned, project_input=False)  # (N, T, R, V)
-        with torch.autocast(device_type=x.device.type, enabled=False):
-            pruned_loss = rnnt_loss_pruned(
+    return TransducerLosses(simple_loss, pruned_loss, encoder_out, encoder_out_lens)
+
+
+def _pruned_loss(
+    joiner: Joiner,
+    encoder_out: Tensor,
+    decoder_out: Tensor,
+    y: Tensor,
+    ranges: Tensor,
+    blank_id: int,
+    boundary: Tensor,
+    delay_penalty: float,
+) -> Tensor:
+    """Pruned loss of every utterance, (N,)."""
+    am, lm = joiner.encoder_proj(encoder_out), joiner.decoder_proj(decoder_out)
+    device_type = encoder_out.device.type
+    if any(module._forward_hooks for module in joiner.modules()):
+        # Somebody watches what the joiner computes (--inf-check, diagnostics): let it compute.
+        logits = joiner(*do_rnnt_pruning(am, lm, ranges), project_input=False)  # (N, T, R, V)
+        with torch.autocast(device_type=device_type, enabled=False):
+            return rnnt_loss_pruned(
                 logits=_full_precision(logits),
                 symbols=y,
                 ranges=ranges,
@@ -153,7 +176,27 @@ def transducer_loss(
                 delay_penalty=delay_penalty,
                 reduction="none",
             )
-    return TransducerLosses(simple_loss, pruned_loss, encoder_out, encoder_out_lens)
+    product_dtype = None
+    if torch.is_autocast_enabled(device_type):
+        product_dtype = torch.get_autocast_dtype(device_type)
+        if device_type == "cpu" and not bf16_is_faster():
+            product_dtype = None
+    weight, bias = joiner.output_parameters()
+    return rnnt_loss_pruned_joiner(
+        am=_full_precision(am),
+        lm=_full_precision(lm),
+        weight=weight,
+        bias=bias,
+        symbols=y,
+        ranges=ranges,
+        termination_symbol=blank_id,
+        boundary=boundary,
+        delay_penalty=delay_penalty,
+        reduction="none",
+        # Who computes in float64 wants all digits.
+        negligible=0.0 if weight.dtype == torch.float64 else _NEGLIGIBLE_OCCUPATION,
+        product_dtype=product_dtype,
+    )
 
 
 def loss_scales(config: TrainConfig, batch_idx_train: float) -> LossScales:

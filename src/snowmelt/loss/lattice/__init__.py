@@ -1,11 +1,16 @@
 """How probable is an utterance, summed over all its alignments, and which arcs carry the mass?
 
-One function, `lattice_forward_backward`, and two programs behind it: compiled loops on the CPU
-(`numba_cpu`), vectorised PyTorch on every other device (`reference`).
+One function, `lattice_forward_backward`, and three programs behind it: compiled loops on the CPU
+(`numba_cpu`), a Triton kernel on CUDA devices where Triton is installed (`triton_cuda`), and
+vectorised PyTorch everywhere else (`reference`).
 
-Invariant: both programs compute in float64, agree to rounding, and keep utterances apart: nothing
+Invariant: all programs compute in float64, agree to rounding, and keep utterances apart: nothing
 one utterance contains can change another's result.
 """
+
+import functools
+import importlib.util
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -13,6 +18,8 @@ from torch import Tensor
 from snowmelt.loss.lattice.reference import reference_forward_backward
 
 __all__ = ["lattice_forward_backward"]
+
+_Program = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 
 
 def lattice_forward_backward(
@@ -33,10 +40,19 @@ def lattice_forward_backward(
         is not finite the occupations are zero.
     """
     with torch.no_grad():
-        if px.device.type != "cpu":
-            return reference_forward_backward(px, py, boundary)
-        # Imported at first use: compiled loops cost half a second that a reader of logits
-        # or a GPU run need not pay.
+        return _program(px.device.type)(px, py, boundary)
+
+
+@functools.cache
+def _program(device_type: str) -> _Program:
+    # Imported at first use: compiled loops cost half a second that a reader of logits or a GPU run
+    # need not pay.
+    if device_type == "cpu":
         from snowmelt.loss.lattice.numba_cpu import numba_forward_backward
 
-        return numba_forward_backward(px, py, boundary)
+        return numba_forward_backward
+    if device_type == "cuda" and importlib.util.find_spec("triton") is not None:
+        from snowmelt.loss.lattice.triton_cuda import triton_forward_backward
+
+        return triton_forward_backward
+    return reference_forward_backward
