@@ -154,7 +154,7 @@ def _lattice(*, is_peaked: bool) -> _Arrays:
     """Arcs as of a model that knows nothing (flat), and of one that knows the alignment (peaked).
 
     Peaked: symbol s is spoken at frame 5 s; an arc on that path costs nearly nothing, one that
-    leaves it 8 nats, with noise.
+    leaves it 20 nats, with noise.
     """
     rng = np.random.default_rng(0)
     px = rng.standard_normal((_N, _S, _T + 1), np.float32) - 3.0
@@ -162,8 +162,8 @@ def _lattice(*, is_peaked: bool) -> _Arrays:
     if is_peaked:
         frame, row = np.arange(_T + 1), np.arange(_S + 1)[:, None]
         is_symbol = frame == np.minimum(5 * row + 2, _T)
-        px = np.where(is_symbol[:_S], -0.1, -8.0) + px + 3.0
-        py = np.where(is_symbol[:, :_T], -8.0, -0.1) + 0.1 * (py + 0.5)
+        px = np.where(is_symbol[:_S], -0.1, -20.0) + px + 3.0
+        py = np.where(is_symbol[:, :_T], -20.0, -0.1) + 0.1 * (py + 0.5)
     boundary = _boundary()
     for n in range(_N):
         px[n, :, boundary[n, 3]] = -np.inf

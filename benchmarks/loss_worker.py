@@ -198,7 +198,7 @@ def snowmelt_losses(program, inputs, symbols, boundary, ranges):
 
 
 # What training leaves out, train/objective.py.
-NEGLIGIBLE = 1e-5
+NEGLIGIBLE = 1e-6
 
 if __name__ == "__main__":
     main()
