@@ -5,7 +5,8 @@
 Runs under the Python of the program, so it is written for Python 3.9 and torch 1.13 too, and
 imports k2 or snowmelt only where its program asks for it. It answers every line with a line of
 JSON. `run`: wall_ms, processor_ms of one repetition; `memory`: peak_mib above the start, of one
-repetition; `save PATH`: losses and gradients into an .npz; anything else: nothing.
+repetition; `save PATH [OTHER.npz]`: losses and gradients into an .npz, in the band of another's
+if there is one (near-ties put some frames of it elsewhere); anything else: nothing.
 """
 
 import json
@@ -24,9 +25,18 @@ def main():
     what, program, path, num_threads = sys.argv[1:]
     torch.set_num_threads(int(num_threads))
     inputs = {name: torch.from_numpy(array) for name, array in np.load(path).items()}
+    load_compiled_loops(program)
     step = lattice_step(program, inputs) if what == "lattice" else loss_step(program, inputs)
     for line in sys.stdin:
         print(json.dumps(answer(line.split(), step)), flush=True)
+
+
+def load_compiled_loops(program):
+    """Their library is no memory of the loss, as little as k2's is."""
+    if program.startswith("snowmelt"):
+        from snowmelt.loss.recursion import mutual_information_recursion
+
+        mutual_information_recursion(torch.zeros(1, 1, 3), torch.zeros(1, 2, 2))
 
 
 def answer(words, step):
@@ -43,7 +53,11 @@ def answer(words, step):
         step()
         return {"peak_mib": memory_mib("VmHWM") - before}
     if words[0] == "save":
-        np.savez(words[1], **{name: tensor.numpy() for name, tensor in step().items()})
+        ranges = None
+        if len(words) > 2:
+            with np.load(words[2]) as other:
+                ranges = torch.from_numpy(other["ranges"]) if "ranges" in other else None
+        np.savez(words[1], **{name: tensor.numpy() for name, tensor in step(ranges).items()})
     return {}
 
 
@@ -65,7 +79,7 @@ def lattice_step(program, inputs):
     else:
         from snowmelt.loss.recursion import mutual_information_recursion as recursion
 
-    def step():
+    def step(ranges=None):
         if program == "torch operations":
             scores, px_grad, py_grad = reference_forward_backward(px, py, boundary)
         else:
@@ -81,13 +95,13 @@ def loss_step(program, inputs):
     learned = {name: tensor.requires_grad_() for name, tensor in inputs.items()}
     losses = k2_losses if program == "k2" else snowmelt_losses
 
-    def step():
+    def step(ranges=None):
         for tensor in learned.values():
             tensor.grad = None
-        simple, pruned = losses(program, learned, symbols, boundary)
+        simple, pruned, ranges = losses(program, learned, symbols, boundary, ranges)
         (SIMPLE_SCALE * simple + pruned).backward()
         result = {name: tensor.grad for name, tensor in learned.items()}
-        result.update(simple=simple.detach(), pruned=pruned.detach())
+        result.update(simple=simple.detach(), pruned=pruned.detach(), ranges=ranges)
         return result
 
     return step
@@ -106,7 +120,7 @@ def simple_scores(inputs):
     )
 
 
-def k2_losses(program, inputs, symbols, boundary):
+def k2_losses(program, inputs, symbols, boundary, ranges):
     """As training with k2 computes them."""
     import k2
 
@@ -122,9 +136,10 @@ def k2_losses(program, inputs, symbols, boundary):
         reduction="sum",
         return_grad=True,
     )
-    ranges = k2.get_rnnt_prune_ranges(
+    own = k2.get_rnnt_prune_ranges(
         px_grad=px_grad, py_grad=py_grad, boundary=boundary, s_range=S_RANGE
     )
+    ranges = own if ranges is None else ranges
     am_pruned, lm_pruned = k2.do_rnnt_pruning(
         am=linear(inputs["encoder_out"], "encoder_proj", inputs),
         lm=linear(inputs["decoder_out"], "decoder_proj", inputs),
@@ -139,10 +154,10 @@ def k2_losses(program, inputs, symbols, boundary):
         boundary=boundary,
         reduction="sum",
     )
-    return simple, pruned
+    return simple, pruned, own
 
 
-def snowmelt_losses(program, inputs, symbols, boundary):
+def snowmelt_losses(program, inputs, symbols, boundary, ranges):
     """As training computes them; `torch operations` is autograd through ordinary operations."""
     from snowmelt.loss import rnnt
 
@@ -157,14 +172,15 @@ def snowmelt_losses(program, inputs, symbols, boundary):
         simple, (px_grad, py_grad) = rnnt.rnnt_loss_smoothed(
             lm, am, symbols, 0, LM_SCALE, 0.0, boundary, reduction="sum", return_grad=True
         )
-    ranges = rnnt.get_rnnt_prune_ranges(px_grad, py_grad, boundary, S_RANGE)
+    own = rnnt.get_rnnt_prune_ranges(px_grad, py_grad, boundary, S_RANGE)
+    ranges = own if ranges is None else ranges
     am = linear(inputs["encoder_out"], "encoder_proj", inputs)
     lm = linear(inputs["decoder_out"], "decoder_proj", inputs)
     if program == "torch operations":
         am, lm = rnnt.do_rnnt_pruning(am, lm, ranges)
         logits = linear((am + lm).tanh(), "output_linear", inputs)
         arcs = rnnt.get_rnnt_logprobs_pruned(logits, symbols, ranges, 0, boundary)
-        return simple, -rnnt.mutual_information_recursion(*arcs, boundary).sum()
+        return simple, -rnnt.mutual_information_recursion(*arcs, boundary).sum(), own
     pruned = rnnt.rnnt_loss_pruned_joiner(
         am,
         lm,
@@ -178,11 +194,11 @@ def snowmelt_losses(program, inputs, symbols, boundary):
         negligible=0.0 if program == "snowmelt, exact" else NEGLIGIBLE,
         product_dtype=torch.bfloat16 if program == "snowmelt, bf16 products" else None,
     )
-    return simple, pruned
+    return simple, pruned, own
 
 
 # What training leaves out, train/objective.py.
-NEGLIGIBLE = 1e-5
+NEGLIGIBLE = 1e-6
 
 if __name__ == "__main__":
     main()

@@ -44,8 +44,8 @@ __all__ = [
 _FIRST_PRUNED_SCALE: Final = 0.1
 
 # A node of the lattice through which paths lead with less probability gets no gradient of the
-# pruned loss: less than the last digit but two of the frame's, for a third of the work and more.
-_NEGLIGIBLE_OCCUPATION: Final = 1e-5
+# pruned loss: no more than rounding changes anyway, for a third of the work and more.
+_NEGLIGIBLE_OCCUPATION: Final = 1e-6
 
 
 class TransducerLosses(NamedTuple):
