@@ -14,6 +14,9 @@ hypothesis.settings.load_profile("snowmelt")
 # small tensors are not slowed down by threads that wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Read when Triton and its kernels are loaded, by whichever test comes first: no GPU is needed.
+os.environ.setdefault("TRITON_INTERPRET", "1")
+
 _OWN_GOLDEN_CASES = Path(__file__).parent / "golden"
 
 

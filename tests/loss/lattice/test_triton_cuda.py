@@ -1,6 +1,6 @@
 """The Triton kernel in Triton's interpreter: against sums over all paths and the reference."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -22,13 +22,11 @@ Program = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 
 
 @pytest.fixture(scope="module")
-def program() -> Iterator[Program]:
-    with pytest.MonkeyPatch.context() as patch:
-        # Read when the kernel is defined.
-        patch.setenv("TRITON_INTERPRET", "1")
-        from snowmelt.loss.lattice.triton_cuda import triton_forward_backward
+def program() -> Program:
+    # In the interpreter: see tests/conftest.py.
+    from snowmelt.loss.lattice.triton_cuda import triton_forward_backward
 
-        yield triton_forward_backward
+    return triton_forward_backward
 
 
 def random_case(
