@@ -10,17 +10,16 @@ One thread: measured on 1.5 million elements, these beat torch's operations on t
 """
 
 import math
-from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import torch
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 from torch import Tensor
+
+from snowmelt.core.compiled import compiled_with, inlined_with, written_in_llvm
 
 __all__ = [
     "apply_dropout",
@@ -31,7 +30,6 @@ __all__ = [
 ]
 
 _Array = npt.NDArray[Any]
-_Function = TypeVar("_Function", bound=Callable[..., object])
 
 
 def double_swish(x: Tensor) -> Tensor:
@@ -159,33 +157,13 @@ def _array(x: Tensor) -> _Array:
 _OPTIONS: Final[dict[str, Any]] = {"nogil": True, "error_model": "numpy"}
 
 
-def _compile(function: _Function, *fastmath: str, **options: Any) -> _Function:
-    compiled: _Function = numba.njit(fastmath=set(fastmath), **options, **_OPTIONS)(function)
-    return compiled
+_compiled = compiled_with("contract")
+# The same, with leave to add in any order. Elsewhere it would undo the rounding by _MAGIC.
+_compiled_sums = compiled_with("contract", "reassoc", "nsz")
+_inlined = inlined_with("contract")
 
 
-def _compiled(function: _Function, *fastmath: str) -> _Function:
-    """Compile with numba, once a machine where the cache folder can be written."""
-    try:
-        return _compile(function, "contract", *fastmath, cache=True)
-    except RuntimeError:  # no place for the cache: an installation and a home that are read-only
-        return _compile(function, "contract", *fastmath)
-
-
-def _compiled_sums(function: _Function) -> _Function:
-    """The same, with leave to add in any order. Elsewhere it would undo the rounding by _MAGIC."""
-    return _compiled(function, "reassoc", "nsz")
-
-
-def _inlined(function: _Function) -> _Function:
-    return _compile(function, "contract", inline="always")
-
-
-def _as_intrinsic(function: _Function) -> Any:
-    return intrinsic(function)
-
-
-@_as_intrinsic
+@written_in_llvm
 def _widen(_: Any, value: Any) -> Any:
     """float32 of a float32, or of the bits of a bfloat16."""
 
@@ -198,7 +176,7 @@ def _widen(_: Any, value: Any) -> Any:
     return types.float32(value), generate
 
 
-@_as_intrinsic
+@written_in_llvm
 def _narrow(_: Any, value: Any, like: Any) -> Any:
     """A float32 in the form of ``like``: itself, or the nearest bfloat16's bits, ties to even."""
 
@@ -217,7 +195,7 @@ def _narrow(_: Any, value: Any, like: Any) -> Any:
     return like(types.float32, like), generate
 
 
-@_as_intrinsic
+@written_in_llvm
 def _power_of_two(_: Any, shifted: Any) -> Any:
     """2^n for the float32 n + _MAGIC, whose lowest bits are n."""
 

@@ -21,21 +21,20 @@ Invariant: never starts more threads than torch itself would use, and none that 
 """
 
 import math
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, TypeVar, cast
+from typing import Final
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from snowmelt.core.compiled import compiled_with
+
 __all__ = ["numba_forward_backward"]
 
 _Float64 = npt.NDArray[np.float64]
 _Array = npt.NDArray[np.float32] | _Float64
-_Function = TypeVar("_Function", bound=Callable[..., object])
 
 # Nodes in a segment: enough that the work on its unit does not count.
 _SEGMENT: Final = 128
@@ -131,23 +130,9 @@ def _arc_factors(log_probs: _Array) -> tuple[_Float64, float]:
     return np.exp(factors, out=factors), offset
 
 
-def _compiled(function: _Function) -> _Function:
-    """Compile with numba, once a machine where the cache folder can be written.
-
-    `reassoc` lets sums use all lanes of a vector; nothing else of IEEE arithmetic is given up,
-    because nan and infinity must survive to be seen.
-    """
-
-    def compile_function(*, cache: bool) -> _Function:
-        decorator = numba.njit(
-            cache=cache, nogil=True, fastmath={"reassoc", "contract"}, error_model="numpy"
-        )
-        return cast(_Function, decorator(function))
-
-    try:
-        return compile_function(cache=True)
-    except RuntimeError:  # no place for the cache: installation and home are both read-only
-        return compile_function(cache=False)
+# Sums may use all lanes of a vector; nothing else of IEEE arithmetic is given up, because nan and
+# infinity must survive to be seen.
+_compiled = compiled_with("reassoc", "contract")
 
 
 @_compiled

@@ -21,7 +21,7 @@ Accuracy: sigmoid and tanh within 1e-6 of their size, tanh also near 0.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import llvmlite.binding as llvm
 import numba
@@ -30,7 +30,8 @@ import numpy.typing as npt
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
+
+from snowmelt.core.compiled import compiled, inlined_with, written_in_llvm
 
 __all__ = [
     "COLUMNS",
@@ -43,7 +44,6 @@ __all__ = [
 ]
 
 _Array = npt.NDArray[Any]
-_Function = TypeVar("_Function", bound=Callable[..., object])
 
 
 def _features() -> set[str]:
@@ -210,10 +210,6 @@ def _pointer(b: Any, address: Any, kind: Any) -> Any:
     return b.inttoptr(address, ir.PointerType(kind))
 
 
-def _as_intrinsic(function: _Function) -> Any:
-    return intrinsic(function)
-
-
 def _code(
     generate: Callable[[Any, Sequence[Any]], None], num_likes: int, num_args: int
 ) -> tuple[Any, Any]:
@@ -226,7 +222,7 @@ def _code(
     return emit, [types.int64] * num_args
 
 
-@_as_intrinsic
+@written_in_llvm
 def _copy(_: Any, source: Any, target: Any, from_address: Any, to_address: Any) -> Any:
     """A vector from an array with the type of `source` to one with that of `target`."""
 
@@ -237,7 +233,7 @@ def _copy(_: Any, source: Any, target: Any, from_address: Any, to_address: Any) 
     return types.void(source, target, *ints), emit
 
 
-@_as_intrinsic
+@written_in_llvm
 def _cells(
     _: Any, like: Any, sums: Any, gates: Any, c_old: Any, c_new: Any, m: Any, stride: Any
 ) -> Any:
@@ -264,7 +260,7 @@ def _cells(
     return types.void(like, *ints), emit
 
 
-@_as_intrinsic
+@written_in_llvm
 def _cells_gradient(
     _: Any,
     like: Any,
@@ -310,7 +306,7 @@ def _cells_gradient(
     return types.void(like, *ints), emit
 
 
-@_as_intrinsic
+@written_in_llvm
 def _block_product(
     _: Any,
     like: Any,
@@ -414,24 +410,8 @@ def _multiply_add(b: Any, x: Any, weight: Any, addend: Any, is_half: bool) -> An
 
 # --- loops ------------------------------------------------------------------------------------
 
-_OPTIONS: Final[dict[str, Any]] = {"nogil": True, "error_model": "numpy"}
 
-
-def _compiled(function: _Function) -> _Function:
-    """Compile with numba, once a machine where the cache folder can be written."""
-    try:
-        compiled: _Function = numba.njit(cache=True, **_OPTIONS)(function)
-    except RuntimeError:  # no place for the cache: an installation and a home that are read-only
-        compiled = numba.njit(**_OPTIONS)(function)
-    return compiled
-
-
-def _inlined(function: _Function) -> _Function:
-    compiled: _Function = numba.njit(inline="always", **_OPTIONS)(function)
-    return compiled
-
-
-@_compiled
+@compiled
 def pack(weight: _Array, packed: _Array) -> None:
     """Bring the weights of a product y = x weight into the order of their use.
 
@@ -450,7 +430,7 @@ def pack(weight: _Array, packed: _Array) -> None:
                     packed[block, k, c] = weight[k, first + c]
 
 
-@_compiled
+@compiled
 def pack_pairs(weight: _Array, packed: _Array) -> None:
     """The same for products of bfloat16.
 
@@ -469,7 +449,7 @@ def pack_pairs(weight: _Array, packed: _Array) -> None:
                     packed[block, k, c] = low | high << np.uint32(16)
 
 
-@_inlined
+@inlined_with()
 def _multiply(like: _Array, sums: _Array, x_at: int, weights: _Array, first: int, end: int) -> None:
     """sums[first:end] += x weights; x (N, K) in the type of `like` without gaps at an address."""
     num_blocks, depth, _ = weights.shape
@@ -495,7 +475,7 @@ def _multiply(like: _Array, sums: _Array, x_at: int, weights: _Array, first: int
                 n += rows
 
 
-@_compiled
+@compiled
 def forward(
     gates_in: _Array,
     weight_hh: _Array,
@@ -566,7 +546,7 @@ def forward(
                     _copy(h_sums, hs, source + j * 4, target + j * itemsize)
 
 
-@_compiled
+@compiled
 def backward(
     grad_out: _Array,
     weight_hh: _Array,

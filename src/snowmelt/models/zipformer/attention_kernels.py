@@ -7,40 +7,22 @@ heads of 596 queries and keys: 8 ms, where torch's softmax alone takes 17.
 Invariants: float32 arrays; a key outside a query's interval costs nothing and gets weight 0.
 """
 
-from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-import numba
 import numpy as np
 import numpy.typing as npt
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
+
+from snowmelt.core.compiled import compiled_with, written_in_llvm
 
 __all__ = ["softmax_with_positions", "softmax_with_positions_gradient"]
 
 _Floats = npt.NDArray[np.float32]
 _Ints = npt.NDArray[np.int32]
-_Function = TypeVar("_Function", bound=Callable[..., object])
 
 
-def _compiled(*fastmath: str) -> Callable[[_Function], _Function]:
-    def compile_(function: _Function) -> _Function:
-        options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": set(fastmath)}
-        try:
-            compiled: _Function = numba.njit(cache=True, **options)(function)
-        except RuntimeError:  # no place for the cache
-            compiled = numba.njit(**options)(function)
-        return compiled
-
-    return compile_
-
-
-def _as_intrinsic(function: _Function) -> Any:
-    return intrinsic(function)
-
-
-@_as_intrinsic
+@written_in_llvm
 def _power_of_two(_: Any, shifted: Any) -> Any:
     """2^n for the float32 n + _MAGIC, whose lowest bits are n."""
 
@@ -64,7 +46,7 @@ _P3, _P2 = np.float32(8.3334519073e-3), np.float32(4.1665795894e-2)
 _P1, _P0 = np.float32(1.6666665459e-1), np.float32(5.0000001201e-1)
 
 
-@_compiled("contract")
+@compiled_with("contract")
 def _exp_minus(row: Any, largest: Any) -> None:
     """row = exp(row - largest), arguments at most 0."""
     for j in range(row.size):
@@ -77,7 +59,7 @@ def _exp_minus(row: Any, largest: Any) -> None:
         row[j] = (p * r * r + r + _ONE) * _power_of_two(shifted)
 
 
-@_compiled("reassoc", "nsz", "nnan", "contract")
+@compiled_with("reassoc", "nsz", "nnan", "contract")
 def _largest(row: Any) -> Any:
     largest = row[0]
     for j in range(row.size):
@@ -85,7 +67,7 @@ def _largest(row: Any) -> Any:
     return largest
 
 
-@_compiled("reassoc", "nsz", "contract")
+@compiled_with("reassoc", "nsz", "contract")
 def _sum(row: Any) -> Any:
     total = _ZERO
     for j in range(row.size):
@@ -93,7 +75,7 @@ def _sum(row: Any) -> Any:
     return total
 
 
-@_compiled("reassoc", "nsz", "contract")
+@compiled_with("reassoc", "nsz", "contract")
 def _dot(a: Any, b: Any) -> Any:
     total = _ZERO
     for j in range(a.size):
@@ -101,7 +83,7 @@ def _dot(a: Any, b: Any) -> Any:
     return total
 
 
-@_compiled("contract")
+@compiled_with("contract")
 def _add_four(row: Any, factors: Any, k0: Any, k1: Any, k2: Any, k3: Any) -> None:
     """Four `_add`s in one pass: the Zipformer's positional queries have size 4."""
     f0, f1, f2, f3 = factors[0], factors[1], factors[2], factors[3]
@@ -109,13 +91,13 @@ def _add_four(row: Any, factors: Any, k0: Any, k1: Any, k2: Any, k3: Any) -> Non
         row[j] += (f0 * k0[j] + f1 * k1[j]) + (f2 * k2[j] + f3 * k3[j])
 
 
-@_compiled("contract")
+@compiled_with("contract")
 def _add(row: Any, factor: Any, keys: Any) -> None:
     for j in range(row.size):
         row[j] += factor * keys[j]
 
 
-@_compiled("contract")
+@compiled_with("contract")
 def softmax_with_positions(
     scores: _Floats,
     p: _Floats,
@@ -172,7 +154,7 @@ def softmax_with_positions(
                         seen[j] *= scale
 
 
-@_compiled("contract")
+@compiled_with("contract")
 def softmax_with_positions_gradient(
     weights: _Floats,
     grad: _Floats,
