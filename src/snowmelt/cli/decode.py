@@ -43,9 +43,7 @@ def run(args: argparse.Namespace) -> int:
     def recognise(
         model: "SpeechModel", search: "LoadedSearch", utterances: "Sequence[Utterance]"
     ) -> "list[Hypothesis]":
-        recognizer = OfflineRecognizer(
-            model, search=search.method, word_table=search.word_table
-        )
+        recognizer = OfflineRecognizer(model, search=search.method, word_table=search.word_table)
         return decode(recognizer, utterances, max_duration=args.max_duration)
 
     return print_scores(args, recognise, is_streaming=False)

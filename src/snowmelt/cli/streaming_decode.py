@@ -43,9 +43,7 @@ def run(args: argparse.Namespace) -> int:
     def recognise(
         model: "SpeechModel", search: "LoadedSearch", utterances: "Sequence[Utterance]"
     ) -> "list[Hypothesis]":
-        recognizer = OnlineRecognizer(
-            model, search=search.method, word_table=search.word_table
-        )
+        recognizer = OnlineRecognizer(model, search=search.method, word_table=search.word_table)
         return streaming_decode(recognizer, utterances, num_decode_streams=args.num_decode_streams)
 
     return print_scores(args, recognise, is_streaming=True)
