@@ -1,5 +1,7 @@
 """Recognizers: the same words however the sound comes, none lost, and memory that does not grow."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,9 +13,11 @@ from snowmelt.presets.frames import LSTM_FRONT_END, ZIPFORMER_FRONT_END
 from snowmelt.runtime.backend import SpeechModel
 from snowmelt.runtime.recognizer import OfflineRecognizer, OnlineRecognizer
 from snowmelt.runtime.stream import OnlineStream
+from snowmelt.search.fast_beam import FastBeamSearch
 from snowmelt.search.greedy import GreedySearch
 from snowmelt.search.method import SearchResult
 from snowmelt.search.modified_beam import ModifiedBeamSearch
+from snowmelt.text.graph import trivial_graph
 from tests.runtime.fakes import HIGH, LOW, FakeBackend, FakeTokenizer, burst, fake_model, silence
 
 _SOUND = np.concatenate(
@@ -309,7 +313,13 @@ class _WordSearch(GreedySearch):
     def result(self, scorer, state, *, is_final):
         tokens = super().result(scorer, state, is_final=is_final)
         return SearchResult(
-            tokens.tokens, tokens.timestamps, tokens.token_logprobs, (1, 0), 0.0, tokens.num_stable
+            tokens.tokens,
+            tokens.timestamps,
+            tokens.token_logprobs,
+            (1, 0),
+            0.0,
+            tokens.num_stable,
+            (3, 9),
         )
 
 
@@ -321,3 +331,33 @@ def test_word_ids_are_read_in_the_word_table():
     assert _heard(online, _SOUND) == "hello world"
     with pytest.raises(ValueError, match="give the recognizer a word_table"):
         _whole(OfflineRecognizer(fake_model(), search=_WordSearch()), _SOUND)
+
+
+def test_words_of_a_graph_have_times_and_stay_when_their_tokens_do():
+    # Tokens LOW and HIGH, called 1 and 2.
+    graph = trivial_graph(5)
+    words = [1, 1, 1, 2]
+    graph = replace(graph, words=np.array(words), word_splits=np.arange(5))
+    recognizer = OnlineRecognizer(
+        fake_model(), search=FastBeamSearch(graph=graph), word_table=["", "deep", "high"]
+    )
+    plain = OnlineRecognizer(fake_model(), search=FastBeamSearch())
+    stream, other = recognizer.create_stream(), plain.create_stream()
+    for one in (stream, other):
+        one.accept_waveform(16000, _SOUND)
+    seen = []
+    for asked, one in ((recognizer, stream), (plain, other)):
+        texts = []
+        while asked.is_ready(one):
+            asked.decode_stream(one)
+            texts.append(asked.get_result_all(one).stable_text)
+        one.input_finished()
+        _drain(asked, one)
+        seen.append(texts)
+    found, tokens = recognizer.get_result_all(stream), plain.get_result_all(other)
+    renamed = {"LOW": "deep", "HIGH": "high"}
+    assert [renamed[word.text] for word in tokens.words] == [word.text for word in found.words]
+    assert [word[1:] for word in tokens.words] == [word[1:] for word in found.words]
+    assert found.text == found.stable_text == " ".join(word.text for word in found.words)
+    assert seen[0] == [" ".join(renamed[w] for w in text.split()) for text in seen[1]]
+    assert len(set(seen[0])) > 1

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snowmelt.runtime.words import timed_words
+from snowmelt.runtime.words import graph_words, timed_words
 from snowmelt.text.tokenizer import BpeTokenizer
 
 _TOKENS = ["<blk>", "<sos/eos>", "<unk>", "▁", "▁THE", "▁CA", "T", "S"]
@@ -46,3 +46,24 @@ def test_a_word_ends_where_the_next_token_begins_or_soon_after_its_last():
 
 def test_no_tokens_no_words():
     assert timed_words([], [], []) == ()
+
+
+def test_words_of_a_graph_begin_with_their_first_piece():
+    tokens, times = ["▁CA", "T", "S", "▁A"], [0.2, 0.24, 0.32, 1.0]
+    logprobs = [-0.3, -0.6, 0.0, -1.0]
+    # The graph could not tell CATS from CAT before the S.
+    words = graph_words(["kats", "a"], [0.32, 1.0], tokens, times, logprobs)
+    assert [word[:3] for word in words] == [("kats", 0.2, 0.64), ("a", 1.0, 1.32)]
+    assert [word.confidence for word in words] == pytest.approx([math.exp(-0.3), math.exp(-1.0)])
+
+
+def test_words_of_a_graph_of_sounds_begin_where_they_were_given():
+    tokens, times = ["K", "AE", "T", "S", "AH", "Z"], [0.2, 0.24, 0.32, 0.4, 0.44, 2.0]
+    logprobs = [-0.1] * 6
+    words = graph_words(["CATS", "AS"], [0.24, 0.44], tokens, times, logprobs)
+    assert [word[:3] for word in words] == [("CATS", 0.2, 0.44), ("AS", 0.44, 2.32)]
+    together = graph_words(["CATS", "A", "S"], [0.2, 0.44, 0.44], tokens, times, logprobs)
+    assert [word[:3] for word in together[1:]] == [("A", 0.44, 2.32), ("S", 0.44, 2.32)]
+    # A step without a token.
+    assert graph_words(["CATS"], [0.24], [], [], []) == (("CATS", 0.24, 0.24, 1.0),)
+    assert graph_words([], [], tokens, times, logprobs) == ()

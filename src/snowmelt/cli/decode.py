@@ -1,7 +1,7 @@
 """`snowmelt decode`: word error rates of a model, whole utterances at a time."""
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from snowmelt.cli.arguments import positive_float
 from snowmelt.cli.recognition_options import OFFLINE_DEFAULTS
@@ -10,9 +10,9 @@ from snowmelt.cli.scoring import add_scoring_options, print_scores
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from snowmelt.cli.recognition_options import LoadedSearch
     from snowmelt.evaluate.utterances import Hypothesis, Utterance
     from snowmelt.runtime.backend import SpeechModel
-    from snowmelt.search.method import SearchMethod
 
 __all__ = ["add_parser", "run"]
 
@@ -41,9 +41,9 @@ def run(args: argparse.Namespace) -> int:
     from snowmelt.runtime.recognizer import OfflineRecognizer
 
     def recognise(
-        model: "SpeechModel", search: "SearchMethod[Any]", utterances: "Sequence[Utterance]"
+        model: "SpeechModel", search: "LoadedSearch", utterances: "Sequence[Utterance]"
     ) -> "list[Hypothesis]":
-        recognizer = OfflineRecognizer(model, search=search)
+        recognizer = OfflineRecognizer(model, search=search.method, word_table=search.word_table)
         return decode(recognizer, utterances, max_duration=args.max_duration)
 
     return print_scores(args, recognise, is_streaming=False)

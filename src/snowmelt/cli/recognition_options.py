@@ -33,11 +33,12 @@ __all__ = [
     "OFFLINE_DEFAULTS",
     "STREAMING_DEFAULTS",
     "FastBeamDefaults",
+    "LoadedSearch",
     "add_model_options",
     "add_search_options",
     "add_weights_options",
     "load",
-    "search_method",
+    "load_search",
     "search_options",
     "weights_choice",
 ]
@@ -206,7 +207,7 @@ def add_search_options(
         "--lang-dir",
         type=Path,
         metavar="DIR",
-        help="LG methods: folder of the language, with LG.npz",
+        help="LG methods: folder of the language, with LG.npz and words.txt",
     )
     group.add_argument(
         "--graph",
@@ -271,13 +272,25 @@ def search_options(args: argparse.Namespace) -> "SearchOptions":
     )
 
 
-def search_method(
+class LoadedSearch(NamedTuple):
+    """A search with all that it needs from files.
+
+    Attributes:
+        method: the search.
+        word_table: the word of each word id, for a recognizer; None if the search finds no words.
+    """
+
+    method: "SearchMethod[Any]"
+    word_table: list[str] | None
+
+
+def load_search(
     args: argparse.Namespace, options: "SearchOptions", tokenizer: "Tokenizer"
-) -> "SearchMethod[Any]":
+) -> LoadedSearch:
     """The search itself, with what it reads from files.
 
     Raises:
-        ConfigError: a file cannot be used, or the method has no use for it.
+        UserError: a file cannot be used, or the method has no use for it.
     """
     from snowmelt.core.files import require_file
     from snowmelt.search.hotwords import hotword_graph, parse_hotwords
@@ -285,7 +298,9 @@ def search_method(
 
     graph = _decoding_graph(args, tokenizer)
     if args.hotwords_file is None:
-        return build_search(options, graph=graph)
+        method = build_search(options, graph=graph)
+        has_words = graph is not None and graph.has_words
+        return LoadedSearch(method, _word_table(args, graph) if graph and has_words else None)
     path = require_file(args.hotwords_file, "the file of hotwords", error=ConfigError)
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -296,7 +311,7 @@ def search_method(
         pieces = " ".join(tokenizer.id_to_token[i] for i in hotword.token_ids)
         _logger.info("Hotword %s: %s (%g a token)", hotword.text, pieces, hotword.score)
     context_graph = hotword_graph(hotwords, icefall_compat=options.icefall_compat)
-    return build_search(options, context_graph=context_graph, graph=graph)
+    return LoadedSearch(build_search(options, context_graph=context_graph, graph=graph), None)
 
 
 def _decoding_graph(args: argparse.Namespace, tokenizer: "Tokenizer") -> "DecodingGraph | None":
@@ -313,6 +328,25 @@ def _decoding_graph(args: argparse.Namespace, tokenizer: "Tokenizer") -> "Decodi
         return DecodingGraph.load(path, made_from=made_from)
     token_to_id = {token: i for i, token in enumerate(tokenizer.id_to_token)}
     return read_fst_text(path, token_to_id=token_to_id)
+
+
+def _word_table(args: argparse.Namespace, graph: "DecodingGraph") -> list[str]:
+    """The words of a graph, from words.txt of --lang-dir or else beside --graph."""
+    from snowmelt.core.files import require_file
+    from snowmelt.text.symbols import SymbolTable
+
+    path = (args.lang_dir or args.graph.parent) / "words.txt"
+    require_file(
+        path,
+        "the graph finds words, but their table",
+        error=ConfigError,
+        hint="give the folder that holds the graph's words.txt with --lang-dir",
+    )
+    table = SymbolTable.read(path)
+    words = [""] * (int(graph.words.max()) + 1)
+    for word_id in set(graph.words.tolist()):
+        words[word_id] = table.symbol(word_id)
+    return words
 
 
 def weights_choice(args: argparse.Namespace) -> "WeightsChoice":

@@ -6,14 +6,15 @@ Names and meanings of the options are the original's (icefall's decode.py and st
 import argparse
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from snowmelt.cli.recognition_options import (
     FastBeamDefaults,
+    LoadedSearch,
     add_model_options,
     add_search_options,
     load,
-    search_method,
+    load_search,
     search_options,
     weights_choice,
 )
@@ -24,15 +25,12 @@ if TYPE_CHECKING:
     from snowmelt.evaluate.utterances import Hypothesis, Utterance
     from snowmelt.runtime.backend import SpeechModel
     from snowmelt.runtime.load import WeightsChoice
-    from snowmelt.search.method import SearchMethod
     from snowmelt.search.methods import SearchOptions
 
 __all__ = ["add_scoring_options", "print_scores"]
 
 
-_Recognise = Callable[
-    ["SpeechModel", "SearchMethod[Any]", "Sequence[Utterance]"], "list[Hypothesis]"
-]
+_Recognise = Callable[["SpeechModel", LoadedSearch, "Sequence[Utterance]"], "list[Hypothesis]"]
 
 
 def add_scoring_options(parser: argparse.ArgumentParser, defaults: FastBeamDefaults) -> None:
@@ -64,7 +62,7 @@ def print_scores(args: argparse.Namespace, recognise: _Recognise, *, is_streamin
     ]
     for run in runs:
         _require_checkpoints(args.exp_dir, run.weights)
-    searches = [search_method(args, run.search, tokenizer) for run in runs]
+    searches = [load_search(args, run.search, tokenizer) for run in runs]
     table: list[tuple[_Run, list[Score]]] = []
     model, loaded = None, None
     for run, search in zip(runs, searches, strict=True):
@@ -121,7 +119,7 @@ def _require_checkpoints(exp_dir: Path, weights: "WeightsChoice") -> None:
 def _scored(
     run: _Run,
     model: "SpeechModel",
-    search: "SearchMethod[Any]",
+    search: LoadedSearch,
     recognise: _Recognise,
     config: "ExperimentConfig",
     *,

@@ -1,7 +1,7 @@
 """`snowmelt streaming-decode`: word error rates of a model that hears chunk by chunk."""
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from snowmelt.cli.arguments import positive_int
 from snowmelt.cli.recognition_options import STREAMING_DEFAULTS
@@ -10,9 +10,9 @@ from snowmelt.cli.scoring import add_scoring_options, print_scores
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from snowmelt.cli.recognition_options import LoadedSearch
     from snowmelt.evaluate.utterances import Hypothesis, Utterance
     from snowmelt.runtime.backend import SpeechModel
-    from snowmelt.search.method import SearchMethod
 
 __all__ = ["add_parser", "run"]
 
@@ -41,9 +41,9 @@ def run(args: argparse.Namespace) -> int:
     from snowmelt.runtime.recognizer import OnlineRecognizer
 
     def recognise(
-        model: "SpeechModel", search: "SearchMethod[Any]", utterances: "Sequence[Utterance]"
+        model: "SpeechModel", search: "LoadedSearch", utterances: "Sequence[Utterance]"
     ) -> "list[Hypothesis]":
-        recognizer = OnlineRecognizer(model, search=search)
+        recognizer = OnlineRecognizer(model, search=search.method, word_table=search.word_table)
         return streaming_decode(recognizer, utterances, num_decode_streams=args.num_decode_streams)
 
     return print_scores(args, recognise, is_streaming=True)

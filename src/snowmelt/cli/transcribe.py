@@ -13,7 +13,7 @@ from snowmelt.cli.recognition_options import (
     add_model_options,
     add_search_options,
     load,
-    search_method,
+    load_search,
     search_options,
     weights_choice,
 )
@@ -107,9 +107,11 @@ def run(args: argparse.Namespace) -> int:
     is_live = args.live or args.microphone
     options = search_options(args)
     model = load(args.model, None if chosen == WeightsChoice() else chosen, args)
+    search = load_search(args, options, model.tokenizer)
     recognizer = OnlineRecognizer(
         model,
-        search=search_method(args, options, model.tokenizer),
+        search=search.method,
+        word_table=search.word_table,
         max_chunks=1 if is_live else _MAX_CHUNKS,
     )
     live = LivePrinter(args.format) if is_live else None

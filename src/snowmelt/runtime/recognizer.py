@@ -17,7 +17,7 @@ from snowmelt.audio.fbank import PADDING_VALUE
 from snowmelt.presets.frames import ENCODER_FRAME_S
 from snowmelt.runtime.backend import SpeechModel
 from snowmelt.runtime.stream import FeatureStream, OfflineStream, OnlineStream
-from snowmelt.runtime.words import Word, timed_words
+from snowmelt.runtime.words import Word, graph_words, timed_words
 from snowmelt.search.greedy import GreedySearch
 from snowmelt.search.method import SearchMethod, SearchResult, search_whole
 from snowmelt.search.scorer import FloatArray, IntArray
@@ -259,22 +259,34 @@ def _result(
     timestamps = tuple(
         round((frame - segment_start) * ENCODER_FRAME_S, 3) for frame in found.timestamps
     )
-    text = model.tokenizer.decode(list(found.tokens))
-    stable_text = text
-    if not is_final and found.num_stable < len(tokens):
-        stable_text = model.tokenizer.decode(list(found.tokens[: found.num_stable]))
-    if found.words is not None:
-        if word_table is None:
+    num_stable = len(tokens) if is_final else found.num_stable
+    if found.words is None:
+        text = model.tokenizer.decode(list(found.tokens))
+        stable_text = text
+        if num_stable < len(tokens):
+            stable_text = model.tokenizer.decode(list(found.tokens[:num_stable]))
+        words = timed_words(tokens, timestamps, found.token_logprobs)
+    else:
+        if word_table is None or found.word_timestamps is None:
             raise ValueError("the search finds word ids: give the recognizer a word_table")
         # The graph knows words that its tokens spell otherwise.
-        text = " ".join(word_table[i] for i in found.words)
-        stable_text = text if is_final else ""
+        texts = [word_table[i] for i in found.words]
+        word_timestamps = [
+            round((frame - segment_start) * ENCODER_FRAME_S, 3) for frame in found.word_timestamps
+        ]
+        text = stable_text = " ".join(texts)
+        if num_stable < len(tokens):
+            # A word comes with a token: it stays if that one does.
+            stable_frames = found.timestamps[:num_stable][-1:]
+            is_stable = [frame <= max(stable_frames, default=-1) for frame in found.word_timestamps]
+            stable_text = " ".join(texts[: sum(is_stable)])
+        words = graph_words(texts, word_timestamps, tokens, timestamps, found.token_logprobs)
     return RecognitionResult(
         text=text,
         tokens=tokens,
         timestamps=timestamps,
         token_logprobs=found.token_logprobs,
-        words=timed_words(tokens, timestamps, found.token_logprobs),
+        words=words,
         start_time=round(segment_start * ENCODER_FRAME_S, 3),
         is_final=is_final,
         stable_text=stable_text,
