@@ -162,7 +162,5 @@ def test_a_missing_model_is_named(name):
 
 @pytest.mark.parametrize("name", ["LODR", "lm_rescore_LODR"])
 def test_the_ngram_of_lodr_is_taken_away(name):
-    with pytest.raises(
-        ConfigError, match="away, but ngram_lm_scale is 0.01"
-    ):
+    with pytest.raises(ConfigError, match="away, but ngram_lm_scale is 0.01"):
         SearchOptions(_MODIFIED + name)
