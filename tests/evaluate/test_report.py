@@ -94,6 +94,28 @@ _EPOCHS = WeightsChoice(epoch=30, avg=9)
             "epoch-30-avg-9-streaming-chunk-size-32-modified_beam_search-beam-size-8"
             "-use-averaged-model",
         ),
+        (
+            DecodingSettings(
+                _EPOCHS,
+                32,
+                2,
+                SearchOptions(
+                    "modified_beam_search_LODR", lm_type="5gram", lm_scale=0.4, ngram_lm_scale=-0.16
+                ),
+            ),
+            "epoch-30-avg-9-streaming-chunk-size-32-modified_beam_search_LODR-beam-size-4"
+            "-5gram-lm-scale-0.4-LODR-2gram-scale--0.16-use-averaged-model",
+        ),
+        (
+            DecodingSettings(_EPOCHS, 32, 2, SearchOptions("modified_beam_search_lm_rescore")),
+            "epoch-30-avg-9-streaming-chunk-size-32-modified_beam_search_lm_rescore-beam-size-4"
+            "-3gram-lm-scale-0.3-use-averaged-model",
+        ),
+        (
+            DecodingSettings(_EPOCHS, 32, 2, SearchOptions("modified_beam_search_ngram_rescoring")),
+            "epoch-30-avg-9-streaming-chunk-size-32-modified_beam_search_ngram_rescoring"
+            "-beam-size-4-2gram-ngram-lm-scale-0.01-use-averaged-model",
+        ),
     ],
 )
 def test_suffix(settings, suffix):

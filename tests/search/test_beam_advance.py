@@ -25,6 +25,7 @@ def _advance(beams, tree, size, logprobs, frame=0, late=False, graph=None):
         tree,
         size,
         (graph or build_context_graph([], [])).tables,
+        np.zeros((0, 0), np.float32),
         late,
     )
 

@@ -7,12 +7,25 @@ from snowmelt.search.beam import BeamSearch
 from snowmelt.search.context_graph import build_context_graph
 from snowmelt.search.fast_beam import FastBeamSearch
 from snowmelt.search.greedy import GreedySearch
+from snowmelt.search.lm import WeightedLms
 from snowmelt.search.method import SearchMethod
-from snowmelt.search.methods import GRAPH_METHODS, METHOD_NAMES, SearchOptions, build_search
+from snowmelt.search.methods import (
+    GRAPH_METHODS,
+    LM_METHODS,
+    METHOD_NAMES,
+    NGRAM_METHODS,
+    LanguageModels,
+    SearchOptions,
+    build_search,
+)
 from snowmelt.search.modified_beam import ModifiedBeamSearch
 from snowmelt.search.nbest import NbestSearch
+from snowmelt.search.rescoring import RescoringSearch
 from snowmelt.text.graph import trivial_graph
+from tests.search.fake_lms import toy_neural_lm, toy_ngram_lm
 from tests.search.test_fast_beam import random_graph
+
+_LMS = LanguageModels(toy_neural_lm(), toy_ngram_lm())
 
 
 @pytest.mark.parametrize(
@@ -68,7 +81,8 @@ def test_mistakes_are_named(options, message):
 @pytest.mark.parametrize("name", METHOD_NAMES)
 def test_every_name_is_a_search(name):
     graph = random_graph(0) if name in GRAPH_METHODS else None
-    search: SearchMethod = build_search(SearchOptions(name), graph=graph)
+    options = SearchOptions(name, ngram_lm_scale=-0.1)
+    search: SearchMethod = build_search(options, graph=graph, lms=_LMS)
     assert all(hasattr(search, verb) for verb in ("init_state", "step", "result", "clear_result"))
 
 
@@ -115,3 +129,38 @@ def test_graphs_where_they_are_needed_and_nowhere_else():
         build_search(SearchOptions("fast_beam_search_nbest_LG"), graph=trivial_graph(4))
     with pytest.raises(ConfigError, match="greedy_search searches without a graph"):
         build_search(SearchOptions(), graph=trivial_graph(4))
+
+
+_MODIFIED = "modified_beam_search_"
+
+
+def test_scales_and_models_reach_the_search():
+    lm, ngram = _LMS
+    scales = {"lm_scale": 0.4, "ngram_lm_scale": -0.16, "beam_size": 3}
+
+    def built(name: str, **options) -> SearchMethod:
+        return build_search(SearchOptions(_MODIFIED + name, **scales, **options), lms=_LMS)
+
+    first_pass = ModifiedBeamSearch(3)
+    assert built("lm_shallow_fusion") == ModifiedBeamSearch(3, lm=WeightedLms(((lm, 0.4),)))
+    both = WeightedLms(((lm, 0.4), (ngram, -0.16)))
+    assert built("LODR") == ModifiedBeamSearch(3, lm=both)
+    one = WeightedLms(((ngram, -0.16),))
+    assert built("ngram_rescoring") == ModifiedBeamSearch(3, lm=one)
+    assert built("ngram_rescoring", icefall_compat=True) == ModifiedBeamSearch(
+        3, icefall_compat=True, lm=one, lm_only_ranks=True
+    )
+    assert built("lm_rescore") == RescoringSearch(first_pass, lm, 0.4)
+    assert built("lm_rescore_LODR") == RescoringSearch(first_pass, lm, 0.4, ngram, -0.16)
+
+
+@pytest.mark.parametrize("name", sorted({*LM_METHODS, *NGRAM_METHODS}))
+def test_a_missing_model_is_named(name):
+    with pytest.raises(ConfigError, match=f"{name} needs a language model"):
+        build_search(SearchOptions(name, ngram_lm_scale=-0.1))
+
+
+@pytest.mark.parametrize("name", ["LODR", "lm_rescore_LODR"])
+def test_the_ngram_of_lodr_is_taken_away(name):
+    with pytest.raises(ConfigError, match="away, but ngram_lm_scale is 0.01"):
+        SearchOptions(_MODIFIED + name)

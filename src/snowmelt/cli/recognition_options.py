@@ -19,6 +19,7 @@ from snowmelt.cli.arguments import (
     positive_ints,
     words,
 )
+from snowmelt.cli.lm_options import add_lm_options, load_lms
 from snowmelt.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -201,7 +202,8 @@ def add_search_options(
         type=finite_float,
         default=0.01,
         metavar="X",
-        help="LG methods: scale of the graph's scores (default: 0.01)",
+        help="LG methods: scale of the graph's scores; LODR (below 0), ngram_rescoring: of the "
+        "token n-gram's (default: 0.01)",
     )
     group.add_argument(
         "--lang-dir",
@@ -237,6 +239,7 @@ def add_search_options(
         default=False,
         help="search as the original does, faults included",
     )
+    add_lm_options(parser)
     parser.set_defaults(fast_beam_defaults=defaults)
 
 
@@ -268,6 +271,9 @@ def search_options(args: argparse.Namespace) -> "SearchOptions":
         num_paths=args.num_paths,
         nbest_scale=args.nbest_scale,
         ngram_lm_scale=args.ngram_lm_scale,
+        lm_type=args.lm_type,
+        lm_scale=args.lm_scale,
+        tokens_ngram=args.tokens_ngram,
         icefall_compat=args.icefall_compat,
     )
 
@@ -296,9 +302,11 @@ def load_search(
     from snowmelt.search.hotwords import hotword_graph, parse_hotwords
     from snowmelt.search.methods import build_search
 
-    graph = _decoding_graph(args, tokenizer)
+    lms = load_lms(args, options, tokenizer)
+    # --lang-dir is the folder of the token n-grams then, whether it holds a graph or not.
+    graph = _decoding_graph(args, tokenizer) if args.graph or lms == (None, None) else None
     if args.hotwords_file is None:
-        method = build_search(options, graph=graph)
+        method = build_search(options, graph=graph, lms=lms)
         has_words = graph is not None and graph.has_words
         return LoadedSearch(method, _word_table(args, graph) if graph and has_words else None)
     path = require_file(args.hotwords_file, "the file of hotwords", error=ConfigError)
@@ -311,7 +319,8 @@ def load_search(
         pieces = " ".join(tokenizer.id_to_token[i] for i in hotword.token_ids)
         _logger.info("Hotword %s: %s (%g a token)", hotword.text, pieces, hotword.score)
     context_graph = hotword_graph(hotwords, icefall_compat=options.icefall_compat)
-    return LoadedSearch(build_search(options, context_graph=context_graph, graph=graph), None)
+    method = build_search(options, context_graph=context_graph, graph=graph, lms=lms)
+    return LoadedSearch(method, None)
 
 
 def _decoding_graph(args: argparse.Namespace, tokenizer: "Tokenizer") -> "DecodingGraph | None":

@@ -19,7 +19,7 @@ from typing import Final, Literal
 from snowmelt.checkpoint.heads import MAIN_HEAD
 from snowmelt.evaluate.utterances import Hypothesis
 from snowmelt.runtime.load import WeightsChoice
-from snowmelt.search.methods import SearchOptions
+from snowmelt.search.methods import LM_METHODS, NGRAM_METHODS, SearchOptions
 from snowmelt.text.wer import WerStats, save_results
 
 __all__ = [
@@ -168,10 +168,21 @@ def _search_suffix(settings: DecodingSettings) -> str:
             suffix += f"-{method}-beam-size-{search.beam_size}"
         if method == "beam_search" and search.max_sym_per_frame is not None:
             suffix += f"-max-sym-per-frame-{search.max_sym_per_frame}"
-        return suffix
+        return suffix + _lm_suffix(search)
     max_sym = search.max_sym_per_frame or 1
     if not leaves_out:
         suffix += f"-context-{settings.context_size}"
     if not leaves_out or max_sym != 1:
         suffix += f"-max-sym-per-frame-{max_sym}"
+    return suffix
+
+
+def _lm_suffix(search: SearchOptions) -> str:
+    """The language models' part; the original names them only with --use-shallow-fusion."""
+    method = search.decoding_method
+    suffix = f"-{search.lm_type}-lm-scale-{search.lm_scale}" if method in LM_METHODS else ""
+    if "LODR" in method:
+        suffix += f"-LODR-{search.tokens_ngram}gram-scale-{search.ngram_lm_scale}"
+    elif method in NGRAM_METHODS:
+        suffix += f"-{search.tokens_ngram}gram-ngram-lm-scale-{search.ngram_lm_scale}"
     return suffix

@@ -33,6 +33,8 @@ class Beams(NamedTuple):
         codes: (N, K) their contexts as numbers, see `graph_contexts`.
         rows: (N, K) row of the context in the table of decoder outputs, -1 if not known yet.
         bonus_states: (N, K) state in the graph of hotwords.
+        lm_origins: (N, K) row i of what is known of the language model, see `lm_hypotheses`; -1 - i
+            if a token has come since.
     """
 
     counts: Ints
@@ -42,6 +44,7 @@ class Beams(NamedTuple):
     codes: IntArray
     rows: IntArray
     bonus_states: Ints
+    lm_origins: IntArray
 
 
 def empty_beams(num_streams: int, beam: int, dtype: npt.DTypeLike) -> Beams:
@@ -55,6 +58,7 @@ def empty_beams(num_streams: int, beam: int, dtype: npt.DTypeLike) -> Beams:
         codes=np.zeros(shape, np.int64),
         rows=np.zeros(shape, np.int64),
         bonus_states=np.zeros(shape, np.int32),
+        lm_origins=np.zeros(shape, np.int64),
     )
 
 
@@ -70,6 +74,7 @@ def advance_beams(
     tree: Tree,
     tree_size: int,
     graph: ContextTables,
+    lm_scores: FloatArray,
     late_bonus: bool,
 ) -> int:
     """Advance the hypotheses of some streams by one frame.
@@ -84,7 +89,8 @@ def advance_beams(
         tree: receives the new records, there is room for L * K.
         tree_size: records there.
         graph: hotwords; a root alone if there are none.
-        late_bonus: hotwords act on the next frame only, as in the original.
+        lm_scores: (M, V) what is added to the score of every entry; (0, V) for nothing.
+        late_bonus: hotwords and `lm_scores` act on the next frame only, as in the original.
 
     Returns:
         the number of records after it.
@@ -92,8 +98,9 @@ def advance_beams(
     beam = beams.log_probs.shape[1]
     vocab_size = logprobs.shape[1]
     has_graph = len(graph.child_nodes) > 0
+    has_lm = len(lm_scores) > 0
     # A bonus may lift an entry into the beam: the best entries without it are looked at.
-    width = 4 * beam if has_graph and not late_bonus else beam
+    width = 4 * beam if (has_graph or has_lm) and not late_bonus else beam
     scores = np.zeros(width, beams.log_probs.dtype)
     parents = np.zeros(width, np.int32)
     tokens = np.zeros(width, np.int32)
@@ -106,6 +113,7 @@ def advance_beams(
     new_codes = np.zeros(beam, np.int64)
     new_rows = np.zeros(beam, np.int64)
     new_bonus_states = np.zeros(beam, np.int32)
+    new_lm_origins = np.zeros(beam, np.int64)
     row = 0
     for place in range(len(streams)):
         n = streams[place]
@@ -136,6 +144,8 @@ def advance_beams(
             if has_graph and is_emission[i]:
                 bonus, bonus_states[i] = advance_context(graph, bonus_states[i], tokens[i])
                 scores[i] += bonus
+            if has_lm:
+                scores[i] += lm_scores[first_row + parents[i], tokens[i]]
         if width > beam:
             _sort(scores, parents, tokens, bonus_states, is_emission, count)
         num_new = 0
@@ -172,11 +182,13 @@ def advance_beams(
                     tokens[i] + 1
                 )
                 new_rows[num_new] = -1
+                new_lm_origins[num_new] = -1 - beams.lm_origins[n, k]
             else:
                 new_nodes[num_new] = beams.nodes[n, k]
                 new_num_tokens[num_new] = beams.num_tokens[n, k]
                 new_codes[num_new] = beams.codes[n, k]
                 new_rows[num_new] = beams.rows[n, k]
+                new_lm_origins[num_new] = beams.lm_origins[n, k]
             sources[num_new] = i
             num_new += 1
         beams.counts[n] = num_new
@@ -186,6 +198,7 @@ def advance_beams(
         beams.codes[n, :num_new] = new_codes[:num_new]
         beams.rows[n, :num_new] = new_rows[:num_new]
         beams.bonus_states[n, :num_new] = new_bonus_states[:num_new]
+        beams.lm_origins[n, :num_new] = new_lm_origins[:num_new]
     return tree_size
 
 

@@ -7,22 +7,34 @@ Invariant: the only place that knows all searches; an option that a method does 
 alone.
 """
 
+import dataclasses
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from snowmelt.core.errors import ConfigError
 from snowmelt.search.beam import BeamSearch
 from snowmelt.search.context_graph import ContextGraph
 from snowmelt.search.fast_beam import FastBeamSearch
 from snowmelt.search.greedy import GreedySearch
+from snowmelt.search.lm import LanguageModel, WeightedLms
 from snowmelt.search.method import SearchMethod
 from snowmelt.search.modified_beam import ModifiedBeamSearch
 from snowmelt.search.nbest import NbestSearch
+from snowmelt.search.rescoring import RescoringSearch
 from snowmelt.text.graph import DecodingGraph
 
-__all__ = ["GRAPH_METHODS", "HOTWORD_METHODS", "METHOD_NAMES", "SearchOptions", "build_search"]
+__all__ = [
+    "GRAPH_METHODS",
+    "HOTWORD_METHODS",
+    "LM_METHODS",
+    "METHOD_NAMES",
+    "NGRAM_METHODS",
+    "LanguageModels",
+    "SearchOptions",
+    "build_search",
+]
 
 # A frame of 40 ms does not hold more; the original has no limit.
 _BEAM_SEARCH_SYMBOLS: Final = 5
@@ -50,7 +62,11 @@ class SearchOptions:
         max_states: most states kept an utterance, of fast_beam_search.
         num_paths: paths drawn from the lattice, of the nbest methods.
         nbest_scale: what lattice scores are multiplied by before paths are drawn.
-        ngram_lm_scale: what the scores of an LG graph are multiplied by.
+        ngram_lm_scale: what the scores of an LG graph are multiplied by, or those of the token
+            n-gram; below 0 in the LODR methods, which take it away.
+        lm_type: which language model: an order of token n-grams, as in 3gram.
+        lm_scale: what its scores are multiplied by.
+        tokens_ngram: order of the token n-gram, of LODR and modified_beam_search_ngram_rescoring.
         ilme_scale: share of the internal language model that is subtracted, of fast_beam_search;
             None for 0 (icefall_compat: 0.1 in fast_beam_search_nbest).
         icefall_compat: the original's behaviour, faults included, where it differs.
@@ -70,6 +86,9 @@ class SearchOptions:
     num_paths: int = 200
     nbest_scale: float = 0.5
     ngram_lm_scale: float = 0.01
+    lm_type: str = "3gram"
+    lm_scale: float = 0.3
+    tokens_ngram: int = 2
     ilme_scale: float | None = None
     icefall_compat: bool = False
 
@@ -86,6 +105,27 @@ class SearchOptions:
         for name in ("beam_size", "num_paths"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.decoding_method.endswith("LODR") and self.ngram_lm_scale > 0.0:
+            raise ConfigError(
+                f"{self.decoding_method} takes the token n-gram away, but ngram_lm_scale is "
+                f"{self.ngram_lm_scale}",
+                "choose one below 0, about -0.4 times lm_scale",
+            )
+
+
+class LanguageModels(NamedTuple):
+    """The models that a search may need; None for none.
+
+    Attributes:
+        lm: of LM_METHODS, times lm_scale.
+        ngram: the token n-gram of NGRAM_METHODS, times ngram_lm_scale.
+    """
+
+    lm: LanguageModel[Any] | None = None
+    ngram: LanguageModel[Any] | None = None
+
+
+_NO_LMS: Final = LanguageModels()
 
 
 def build_search(
@@ -93,6 +133,7 @@ def build_search(
     *,
     context_graph: ContextGraph | None = None,
     graph: DecodingGraph | None = None,
+    lms: LanguageModels = _NO_LMS,
 ) -> SearchMethod[Any]:
     """The search that the options name.
 
@@ -101,14 +142,15 @@ def build_search(
         context_graph: hotwords, see `search.hotwords`.
         graph: what may follow what, of the graph searches. Those of LG need one, with words, and
             multiply its scores by ngram_lm_scale; the others search without if there is none.
+        lms: language models; those that the method has no use for are left alone.
 
     Raises:
-        ConfigError: the method knows no hotwords or no graph, or needs one.
+        ConfigError: the method knows no hotwords or no graph, or needs one, or a language model.
     """
     if context_graph is not None and options.decoding_method not in HOTWORD_METHODS:
         raise ConfigError(
             f"{options.decoding_method} knows no hotwords",
-            f"choose {' or '.join(HOTWORD_METHODS)}",
+            f"choose one of {', '.join(HOTWORD_METHODS)}",
         )
     if options.decoding_method in _GRAPH_BUILDERS:
         return _GRAPH_BUILDERS[options.decoding_method](options, graph)
@@ -117,6 +159,8 @@ def build_search(
             f"{options.decoding_method} searches without a graph",
             f"choose one of {', '.join(GRAPH_METHODS)}",
         )
+    if options.decoding_method in _LM_BUILDERS:
+        return _LM_BUILDERS[options.decoding_method](options, context_graph, lms)
     return _BUILDERS[options.decoding_method](options, context_graph)
 
 
@@ -141,7 +185,9 @@ def _beam(options: SearchOptions, _: ContextGraph | None) -> SearchMethod[Any]:
     )
 
 
-def _modified_beam(options: SearchOptions, context_graph: ContextGraph | None) -> SearchMethod[Any]:
+def _modified_beam(
+    options: SearchOptions, context_graph: ContextGraph | None
+) -> ModifiedBeamSearch:
     return ModifiedBeamSearch(
         beam=options.beam_size,
         blank_penalty=options.blank_penalty,
@@ -158,6 +204,72 @@ _BUILDERS: Final[dict[str, _Builder]] = {
     "greedy_search": _greedy,
     "beam_search": _beam,
     "modified_beam_search": _modified_beam,
+}
+
+
+def _shallow_fusion(
+    options: SearchOptions, context_graph: ContextGraph | None, lms: LanguageModels
+) -> SearchMethod[Any]:
+    lm = WeightedLms(((_needed(lms.lm, options), options.lm_scale),))
+    return dataclasses.replace(_modified_beam(options, context_graph), lm=lm)
+
+
+def _lodr(
+    options: SearchOptions, context_graph: ContextGraph | None, lms: LanguageModels
+) -> SearchMethod[Any]:
+    parts = (
+        (_needed(lms.lm, options), options.lm_scale),
+        (_needed(lms.ngram, options), options.ngram_lm_scale),
+    )
+    return dataclasses.replace(_modified_beam(options, context_graph), lm=WeightedLms(parts))
+
+
+def _ngram_rescoring(
+    options: SearchOptions, context_graph: ContextGraph | None, lms: LanguageModels
+) -> SearchMethod[Any]:
+    lm = WeightedLms(((_needed(lms.ngram, options), options.ngram_lm_scale),))
+    return dataclasses.replace(
+        _modified_beam(options, context_graph), lm=lm, lm_only_ranks=options.icefall_compat
+    )
+
+
+def _lm_rescore(
+    options: SearchOptions, context_graph: ContextGraph | None, lms: LanguageModels
+) -> SearchMethod[Any]:
+    first_pass = _modified_beam(options, context_graph)
+    return RescoringSearch(first_pass, _needed(lms.lm, options), options.lm_scale)
+
+
+def _lm_rescore_lodr(
+    options: SearchOptions, context_graph: ContextGraph | None, lms: LanguageModels
+) -> SearchMethod[Any]:
+    return RescoringSearch(
+        _modified_beam(options, context_graph),
+        _needed(lms.lm, options),
+        options.lm_scale,
+        _needed(lms.ngram, options),
+        options.ngram_lm_scale,
+    )
+
+
+def _needed(lm: LanguageModel[Any] | None, options: SearchOptions) -> LanguageModel[Any]:
+    if lm is None:
+        raise ConfigError(
+            f"{options.decoding_method} needs a language model",
+            "name its folder with --lm-exp-dir, that of token n-grams with --lang-dir",
+        )
+    return lm
+
+
+_LmBuilder = Callable[[SearchOptions, ContextGraph | None, LanguageModels], SearchMethod[Any]]
+
+# Those that add the scores of language models to modified beam search.
+_LM_BUILDERS: Final[dict[str, _LmBuilder]] = {
+    "modified_beam_search_lm_shallow_fusion": _shallow_fusion,
+    "modified_beam_search_LODR": _lodr,
+    "modified_beam_search_ngram_rescoring": _ngram_rescoring,
+    "modified_beam_search_lm_rescore": _lm_rescore,
+    "modified_beam_search_lm_rescore_LODR": _lm_rescore_lodr,
 }
 
 
@@ -222,9 +334,13 @@ _GRAPH_BUILDERS: Final[dict[str, _GraphBuilder]] = {
     "fast_beam_search_nbest_LG": _nbest_lg,
 }
 
-METHOD_NAMES: Final = (*_BUILDERS, *_GRAPH_BUILDERS)
+METHOD_NAMES: Final = (*_BUILDERS, *_LM_BUILDERS, *_GRAPH_BUILDERS)
 
 GRAPH_METHODS: Final = tuple(_GRAPH_BUILDERS)
 
 # Those that take phrases to listen for.
-HOTWORD_METHODS: Final = ("modified_beam_search",)
+HOTWORD_METHODS: Final = ("modified_beam_search", *_LM_BUILDERS)
+
+# Those that need a language model, and those that need a token n-gram.
+LM_METHODS: Final = tuple(name for name in _LM_BUILDERS if "ngram" not in name)
+NGRAM_METHODS: Final = tuple(name for name in _LM_BUILDERS if "ngram" in name or "LODR" in name)

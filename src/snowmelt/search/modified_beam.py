@@ -12,13 +12,15 @@ modified_beam_search.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from snowmelt.search.beam_advance import Beams, advance_beams, empty_beams
 from snowmelt.search.context_graph import ContextGraph, build_context_graph
 from snowmelt.search.graph_contexts import DecoderTable, bits_per_token, context_code
+from snowmelt.search.lm import LanguageModel
+from snowmelt.search.lm_hypotheses import LmRows, join_rows, next_rows, start_rows, take_rows
 from snowmelt.search.method import (
     SearchResult,
     check_step,
@@ -48,6 +50,7 @@ class BeamState(NamedTuple):
         decoder_proj: (K, J) prediction network outputs of these; None before the first step.
         num_tokens: (K,) their lengths.
         bonus_states: (K,) states in the graph of hotwords.
+        lm: what the language model says of them; None without one, and before the first step.
     """
 
     num_frames: int
@@ -59,6 +62,7 @@ class BeamState(NamedTuple):
     decoder_proj: FloatArray | None
     num_tokens: Ints
     bonus_states: Ints
+    lm: LmRows | None
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,12 @@ class ModifiedBeamSearch:
         blank_penalty: subtracted from the logit of blank.
         temperature: logits are divided by it before they become probabilities.
         context_graph: phrases that earn a bonus; None for none.
-        icefall_compat: as the original: <unk> is emitted, and a bonus acts on the next frame only.
+        icefall_compat: as the original: <unk> is emitted, and hotwords and the language model act
+            on the next frame only.
+        lm: adds its scores, scales included, to those of the tokens; None for none.
+        lm_only_ranks: as the original's modified_beam_search_ngram_rescoring: `lm` takes part in
+            the choice of the beam, by the tokens before the frame, and in no log-probability;
+            only with `icefall_compat`.
     """
 
     beam: int = 4
@@ -78,10 +87,14 @@ class ModifiedBeamSearch:
     temperature: float = 1.0
     context_graph: ContextGraph | None = None
     icefall_compat: bool = False
+    lm: LanguageModel[Any] | None = None
+    lm_only_ranks: bool = False
 
     def __post_init__(self) -> None:
         if self.beam < 1:
             raise ValueError(f"beam must be at least 1, got {self.beam}")
+        if self.lm_only_ranks and not self.icefall_compat:
+            raise ValueError("lm_only_ranks is the original's: it needs icefall_compat")
 
     def init_state(self, scorer: Scorer) -> BeamState:
         """State of a stream that has heard nothing."""
@@ -106,6 +119,8 @@ class ModifiedBeamSearch:
         skipped = skipped_ids(scorer, icefall_compat=self.icefall_compat)
         bits = bits_per_token(scorer.context_size)
         slots = np.arange(self.beam)
+        lm_rows = self._joined_lm_rows(states, beams, skipped)
+        no_lm_scores = np.zeros((0, 0), encoder_proj.dtype)
         for t in range(int(lens.max())):
             is_live = lens > t
             streams = np.flatnonzero(is_live)
@@ -117,6 +132,14 @@ class ModifiedBeamSearch:
                 blank_penalty=self.blank_penalty,
                 temperature=self.temperature,
             )
+            lm_scores = no_lm_scores
+            if lm_rows is not None:
+                own = beams.lm_origins[rows]
+                lm_scores = lm_rows.scores[own]
+                if self.lm_only_ranks:
+                    # The totals are in the ranking only: the kernel takes them away again.
+                    beams.log_probs[rows] += lm_rows.totals[own]
+                    lm_scores = np.repeat(-lm_rows.totals[own, None], logprobs.shape[1], axis=1)
             tree = reserve(tree, tree_size + self.beam * len(streams))
             tree_size = advance_beams(
                 beams,
@@ -129,14 +152,17 @@ class ModifiedBeamSearch:
                 tree,
                 tree_size,
                 (self.context_graph or _NO_PHRASES).tables,
+                lm_scores,
                 self.icefall_compat,
             )
             is_new = (slots < beams.counts[:, None]) & (beams.rows < 0)
             if is_new.any():
                 beams.rows[is_new] = table.rows(beams.codes[is_new])
+            if lm_rows is not None:
+                lm_rows = self._next_lm_rows(lm_rows, beams, tree, skipped)
         visits = np.zeros(tree_size, np.int32)
         return [
-            _new_state(state, int(num_frames), n, beams, tree, table, visits)
+            _new_state(state, int(num_frames), n, beams, tree, table, lm_rows, visits)
             for n, (state, num_frames) in enumerate(zip(states, lens, strict=True))
         ]
 
@@ -161,7 +187,11 @@ class ModifiedBeamSearch:
         log_probs = self._log_probs(state, is_final=True)
         best = ranked_per_token(log_probs, state.num_tokens, scorer.context_size)[0]
         decoder_proj = None if state.decoder_proj is None else state.decoder_proj[best][None]
-        return _fresh_state(int(state.codes[best]), decoder_proj, num_frames=state.num_frames)
+        fresh = _fresh_state(int(state.codes[best]), decoder_proj, num_frames=state.num_frames)
+        if state.lm is None:
+            return fresh
+        lm_rows = take_rows(state.lm, np.array([best]))
+        return fresh._replace(lm=lm_rows._replace(totals=np.zeros_like(lm_rows.totals)))
 
     def _log_probs(self, state: BeamState, *, is_final: bool) -> FloatArray:
         if self.context_graph is None or not is_final:
@@ -188,6 +218,33 @@ class ModifiedBeamSearch:
             beams.bonus_states[n, :count] = state.bonus_states
         return beams
 
+    def _joined_lm_rows(
+        self, states: Sequence[BeamState], beams: Beams, skipped: IntArray
+    ) -> LmRows | None:
+        """The rows of all hypotheses, whose places `beams` receives; None without a model."""
+        if self.lm is None:
+            return None
+        lm = self.lm
+        _number(beams)
+        return join_rows(
+            [start_rows(lm, skipped) if state.lm is None else state.lm for state in states]
+        )
+
+    def _next_lm_rows(self, lm_rows: LmRows, beams: Beams, tree: Tree, skipped: IntArray) -> LmRows:
+        assert self.lm is not None
+        is_used = np.arange(self.beam) < beams.counts[:, None]
+        origins, tokens = beams.lm_origins[is_used], tree.tokens[beams.nodes[is_used]]
+        if len(origins) == len(lm_rows.states) and (origins == np.arange(len(origins))).all():
+            return lm_rows  # blanks only, and no change of places
+        _number(beams)
+        return next_rows(self.lm, lm_rows, origins, tokens, skipped)
+
+
+def _number(beams: Beams) -> None:
+    """Hypotheses are numbered stream by stream."""
+    is_used = np.arange(beams.lm_origins.shape[1]) < beams.counts[:, None]
+    beams.lm_origins[is_used] = np.arange(int(is_used.sum()))
+
 
 def _fresh_state(code: int, decoder_proj: FloatArray | None, *, num_frames: int) -> BeamState:
     zero = np.zeros(1, np.int32)
@@ -201,6 +258,7 @@ def _fresh_state(code: int, decoder_proj: FloatArray | None, *, num_frames: int)
         decoder_proj=decoder_proj,
         num_tokens=zero,
         bonus_states=zero,
+        lm=None,
     )
 
 
@@ -211,6 +269,7 @@ def _new_state(
     beams: Beams,
     tree: Tree,
     table: DecoderTable,
+    lm_rows: LmRows | None,
     visits: Ints,
 ) -> BeamState:
     """Stream n's state after a step; all arrays are its own, not views of the batch's."""
@@ -233,6 +292,7 @@ def _new_state(
         decoder_proj=table.decoder_proj(beams.rows[n, own]),
         num_tokens=beams.num_tokens[n, own].copy(),
         bonus_states=beams.bonus_states[n, own].copy(),
+        lm=None if lm_rows is None else take_rows(lm_rows, beams.lm_origins[n, own]),
     )
 
 

@@ -1,0 +1,134 @@
+"""Which options name the language models of a search, and which files are these?
+
+Names are the original's (icefall's decode.py, lm_wrapper.py); `--lm-type 3gram` is ours.
+
+Invariant: a model is read only if the method needs it.
+"""
+
+import argparse
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from snowmelt.cli.arguments import finite_float, natural_int, positive_int
+from snowmelt.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from snowmelt.search.lm import NgramScorer
+    from snowmelt.search.methods import LanguageModels, SearchOptions
+    from snowmelt.text.ngram import BackoffRule
+    from snowmelt.text.tokenizer import Tokenizer
+
+__all__ = ["add_lm_options", "load_lms"]
+
+
+def add_lm_options(parser: argparse.ArgumentParser) -> None:
+    """Which language models, and how much they count."""
+    group = parser.add_argument_group("language models, of the modified_beam_search_* methods")
+    group.add_argument(
+        "--lm-type",
+        type=_lm_type,
+        default="3gram",
+        metavar="TYPE",
+        help="n-grams of tokens, as in 3gram or 5gram (default: 3gram)",
+    )
+    group.add_argument(
+        "--lm-exp-dir",
+        type=Path,
+        metavar="DIR",
+        help="folder of the language model: <N>gram.fst.txt or <N>gram.arpa (default: --lang-dir)",
+    )
+    group.add_argument(
+        "--lm-scale",
+        type=finite_float,
+        default=0.3,
+        metavar="X",
+        help="what the model's scores are multiplied by (default: 0.3)",
+    )
+    group.add_argument(
+        "--tokens-ngram",
+        type=positive_int,
+        default=2,
+        metavar="N",
+        help="LODR and ngram_rescoring: order of the token n-gram in --lang-dir, which "
+        "--ngram-lm-scale belongs to (default: 2)",
+    )
+    group.add_argument(
+        "--backoff-id",
+        type=natural_int,
+        metavar="ID",
+        help="id of #0 in the .fst.txt files (default: the size of the vocabulary)",
+    )
+
+
+def load_lms(
+    args: argparse.Namespace, options: "SearchOptions", tokenizer: "Tokenizer"
+) -> "LanguageModels":
+    """The models that the method needs.
+
+    Raises:
+        UserError: a file is missing or malformed, or is of another vocabulary.
+    """
+    from snowmelt.search.methods import LM_METHODS, NGRAM_METHODS, LanguageModels
+
+    method = options.decoding_method
+    lm = ngram = None
+    if method in LM_METHODS:
+        folder = _folder(args.lm_exp_dir or args.lang_dir, method, "--lm-exp-dir")
+        order = int(options.lm_type.removesuffix("gram"))
+        lm = _token_ngram(folder, order, tokenizer, args.backoff_id, "arpa")
+    if method in NGRAM_METHODS:
+        folder = _folder(args.lang_dir, method, "--lang-dir")
+        # Whole sentences by the ARPA rule (the original: kenlm), tokens of a search by all paths.
+        rule: BackoffRule = "arpa" if "lm_rescore" in method else "all_paths"
+        ngram = _token_ngram(folder, options.tokens_ngram, tokenizer, args.backoff_id, rule)
+    return LanguageModels(lm, ngram)
+
+
+def _folder(folder: Path | None, method: str, option: str) -> Path:
+    if folder is None:
+        raise ConfigError(f"{method} needs a language model", f"name its folder with {option}")
+    return folder
+
+
+def _token_ngram(
+    folder: Path, order: int, tokenizer: "Tokenizer", backoff_id: int | None, rule: "BackoffRule"
+) -> "NgramScorer":
+    from snowmelt.search.lm import NgramScorer
+    from snowmelt.text.arpa import read_arpa
+    from snowmelt.text.grammar import grammar_from_arpa
+    from snowmelt.text.ngram import NgramLm
+    from snowmelt.text.symbols import BACKOFF, SymbolTable
+    from snowmelt.text.transducer import Transducer
+
+    vocab_size = len(tokenizer.id_to_token)
+    fst, arpa = folder / f"{order}gram.fst.txt", folder / f"{order}gram.arpa"
+    if fst.exists():
+        path, grammar = fst, Transducer.read_text(fst)
+        backoff_id = vocab_size if backoff_id is None else backoff_id
+    elif arpa.exists():
+        backoff_id = vocab_size
+        ids = {token: i for i, token in enumerate(tokenizer.id_to_token)}
+        path = arpa
+        grammar = grammar_from_arpa(read_arpa(arpa), SymbolTable({**ids, BACKOFF: backoff_id}))
+    else:
+        raise ConfigError(
+            f"{folder} holds no {fst.name} and no {arpa.name}",
+            "name the folder of token n-grams with --lang-dir; snowmelt prepare makes them",
+        )
+    labels = grammar.ilabels[grammar.ilabels != backoff_id]
+    if len(labels) and labels.max() >= vocab_size:
+        raise ConfigError(
+            f"{path} holds token id {labels.max()}, the model knows {vocab_size} tokens",
+            "use n-grams of the model's own tokens, and the --backoff-id they were made with",
+        )
+    return NgramScorer(NgramLm(grammar, backoff_id, rule), vocab_size)
+
+
+def _lm_type(word: str) -> str:
+    if not re.fullmatch(r"[1-9]gram", word):
+        raise argparse.ArgumentTypeError(
+            f"{word!r} is no type of language model that can be read; give an order of n-grams, as "
+            "in 3gram"
+        )
+    return word

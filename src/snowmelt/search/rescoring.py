@@ -1,0 +1,112 @@
+"""Which hypothesis of modified beam search is the best, once a language model has read it whole?
+
+The search runs without the model. At the end every hypothesis of the beam gets
+log_prob + lm_scale * LM(tokens) + lodr_scale * n-gram(tokens), sentence ends included; the highest
+sum wins, whatever its length.
+
+Invariant: a result before the end is the first pass's: nothing is rescored that may still grow.
+
+Source: icefall, egs/librispeech/ASR/pruned_transducer_stateless2/beam_search.py,
+modified_beam_search_lm_rescore and modified_beam_search_lm_rescore_LODR.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from snowmelt.search.lm import LanguageModel, sentence_scores
+from snowmelt.search.method import SearchResult
+from snowmelt.search.modified_beam import BeamState, ModifiedBeamSearch
+from snowmelt.search.scorer import FloatArray, IntArray, Scorer
+
+__all__ = ["RescoringSearch"]
+
+# The original's: all are tried.
+_LM_SCALES: Final = tuple(i / 100 for i in range(10, 50))
+_LM_SCALES_WITH_LODR: Final = tuple(i / 100 for i in range(4, 60, 2))
+_LODR_SCALES: Final = tuple(i / 100 for i in range(5, 100, 5))
+
+
+@dataclass(frozen=True)
+class RescoringSearch:
+    """See `search.method.SearchMethod`.
+
+    Attributes:
+        search: the first pass.
+        lm: reads whole hypotheses.
+        lm_scale: what its scores are multiplied by, for `result`.
+        lodr_lm: an n-gram model that is taken away; None for none.
+        lodr_scale: what its scores are multiplied by, for `result`; below 0.
+    """
+
+    search: ModifiedBeamSearch
+    lm: LanguageModel[Any]
+    lm_scale: float
+    lodr_lm: LanguageModel[Any] | None = None
+    lodr_scale: float = 0.0
+
+    def init_state(self, scorer: Scorer) -> BeamState:
+        """State of a stream that has heard nothing."""
+        return self.search.init_state(scorer)
+
+    def step(
+        self,
+        scorer: Scorer,
+        encoder_proj: FloatArray,
+        lens: IntArray,
+        states: Sequence[BeamState],
+    ) -> list[BeamState]:
+        """Advance N streams; see `SearchMethod.step`."""
+        return self.search.step(scorer, encoder_proj, lens, states)
+
+    def result(self, scorer: Scorer, state: BeamState, *, is_final: bool) -> SearchResult:
+        """The best hypothesis so far; see `SearchMethod.result`."""
+        if not is_final:
+            return self.search.result(scorer, state, is_final=False)
+        first = _FirstPass(self, scorer, state)
+        return first.best(first.log_probs, self.lm_scale, self.lodr_scale)
+
+    def results_by_scale(self, scorer: Scorer, state: BeamState) -> dict[str, SearchResult]:
+        """Final results for all scales that the original tries.
+
+        Returns:
+            by the original's key: `nnlm_scale_0.10`, or with `lodr_lm`
+            `nnlm_scale_0.10_lodr_scale_0.05`: log_prob / nnlm_scale + LM - lodr_scale * n-gram.
+        """
+        first = _FirstPass(self, scorer, state)
+        if self.lodr_lm is None:
+            return {f"nnlm_scale_{a:.2f}": first.best(first.log_probs, a, 0.0) for a in _LM_SCALES}
+        return {
+            f"nnlm_scale_{a:.2f}_lodr_scale_{b:.2f}": first.best(first.log_probs / a, 1.0, -b)
+            for a in _LM_SCALES_WITH_LODR
+            for b in _LODR_SCALES
+        }
+
+    def clear_result(self, scorer: Scorer, state: BeamState, *, keep_history: bool) -> BeamState:
+        """The same stream with an empty result; the first pass's best hypothesis goes on alone."""
+        return self.search.clear_result(scorer, state, keep_history=keep_history)
+
+
+class _FirstPass:
+    """The hypotheses of a stream, and what the models say of each."""
+
+    def __init__(self, method: RescoringSearch, scorer: Scorer, state: BeamState) -> None:
+        self._hypotheses = method.search.n_best(scorer, state, is_final=True)
+        sentences = [hypothesis.tokens for hypothesis in self._hypotheses]
+        self.log_probs = np.array([hypothesis.log_prob for hypothesis in self._hypotheses])
+        self._lm_scores = sentence_scores(method.lm, sentences)
+        self._lodr_scores = np.zeros(len(sentences))
+        if method.lodr_lm is not None:
+            self._lodr_scores = sentence_scores(method.lodr_lm, sentences)
+
+    def best(
+        self, log_probs: npt.NDArray[np.float64], lm_scale: float, lodr_scale: float
+    ) -> SearchResult:
+        """The hypothesis with the highest sum, the first on a tie."""
+        totals = log_probs + lm_scale * self._lm_scores + lodr_scale * self._lodr_scores
+        best = int(totals.argmax())
+        return dataclasses.replace(self._hypotheses[best], log_prob=float(totals[best]))
