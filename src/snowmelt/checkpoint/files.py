@@ -18,7 +18,13 @@ from torch import Tensor
 from snowmelt.core.errors import CheckpointError
 from snowmelt.core.files import atomic_path, require_file
 
-__all__ = ["is_torchscript", "load_checkpoint", "peek_checkpoint", "save_checkpoint"]
+__all__ = [
+    "is_torchscript",
+    "load_checkpoint",
+    "peek_checkpoint",
+    "require_intact",
+    "save_checkpoint",
+]
 
 # icefall saves its options, some of which are paths. Building a path runs no foreign code; names
 # on the right are what other Python versions and systems write. All else stays refused.
@@ -66,7 +72,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
             program, something that is no checkpoint, or objects that are not plain.
     """
     path = require_file(path, "checkpoint", error=CheckpointError)
-    _require_intact(path)
+    _require_checkpoint(path)
     return _load(path, mmap=False)
 
 
@@ -100,7 +106,7 @@ def _load(path: Path, *, mmap: bool) -> dict[str, Any]:
         raise _refused(path) from error
     except Exception as error:
         # Bytes from anywhere can fail in the parser in any way, and no reason it gives is of use.
-        _require_intact(path)
+        _require_checkpoint(path)
         raise CheckpointError(f"{path} is no checkpoint", _NO_CHECKPOINT_HINT) from error
     if not isinstance(checkpoint, dict):
         raise CheckpointError(f"{path} is no checkpoint: it holds a {type(checkpoint).__name__}")
@@ -121,8 +127,12 @@ def _require_plain(value: Any, where: str) -> None:
         raise TypeError(f"{where} is a {type(value).__name__}, checkpoints hold plain types only")
 
 
-def _require_intact(path: Path) -> None:
-    """Check the sums of the archive: torch finds a missing end, but not a changed byte."""
+def require_intact(path: Path) -> None:
+    """Check the sums of an archive: torch finds a missing end, but not a changed byte.
+
+    Raises:
+        CheckpointError: the file is empty, truncated or damaged.
+    """
     with path.open("rb") as stream:
         head = stream.read(4)
     if not head:
@@ -131,7 +141,6 @@ def _require_intact(path: Path) -> None:
         return  # torch's old format has no sums
     try:
         with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
             damaged = archive.testzip()
     except Exception as error:
         raise CheckpointError(
@@ -139,7 +148,11 @@ def _require_intact(path: Path) -> None:
         ) from error
     if damaged is not None:
         raise CheckpointError(f"checkpoint {path} is damaged in {damaged}", _DAMAGED_HINT)
-    if any(name.endswith("/constants.pkl") for name in names):
+
+
+def _require_checkpoint(path: Path) -> None:
+    require_intact(path)
+    if is_torchscript(path):
         raise CheckpointError(
             f"{path} is a TorchScript program, not a checkpoint",
             "pass the epoch-N.pt or pretrained.pt it was exported from",

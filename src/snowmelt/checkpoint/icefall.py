@@ -123,7 +123,7 @@ def model_config_of(weights: Mapping[str, Tensor], name: str = "the weights") ->
         if "encoder.encoder.layers.0.lstm.weight_ih_l0" in weights:
             return _lstm_config(weights)
         return _zipformer_config(weights)
-    except (KeyError, ConfigError) as error:
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # any sizes may come
         raise CheckpointError(
             f"{name} do not hold a streaming Zipformer or LSTM transducer: {error}",
             "put the config.yaml of their training beside them",

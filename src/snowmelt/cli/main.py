@@ -29,7 +29,15 @@ from snowmelt.core.files import refusal
 
 __all__ = ["COMMANDS", "build_parser", "entry_point", "main"]
 
-COMMANDS: Final = ("prepare", "train", "decode", "streaming-decode", "export", "transcribe")
+COMMANDS: Final = (
+    "prepare",
+    "train",
+    "decode",
+    "streaming-decode",
+    "export",
+    "transcribe",
+    "info",
+)
 
 _DONE: Final = 0
 _BUG: Final = 1

@@ -35,7 +35,13 @@ if TYPE_CHECKING:
 
     from snowmelt.models.transducer import Transducer
 
-__all__ = ["LoadedTransducer", "WeightsChoice", "load_model", "load_transducer"]
+__all__ = [
+    "LoadedTransducer",
+    "WeightsChoice",
+    "load_model",
+    "load_transducer",
+    "tokenizer_beside",
+]
 
 # As many epochs as the original's decode.py averages; a shorter run averages what it has.
 _DEFAULT_AVG: Final = 9
@@ -235,7 +241,7 @@ def _guessed(path: Path) -> tuple[ExperimentConfig, Tokenizer]:
     from snowmelt.checkpoint.icefall import model_config_of, state_dict_of
 
     model = model_config_of(state_dict_of(load_checkpoint(path), str(path)), str(path))
-    return ExperimentConfig(model=model), _tokenizer_beside(path)
+    return ExperimentConfig(model=model), tokenizer_beside(path)
 
 
 def _existing(path: str | Path) -> Path:
@@ -258,7 +264,7 @@ def _is_onnx(path: Path) -> bool:
 def _load_onnx(path: Path, decode_chunk_len: int | None, num_threads: int) -> SpeechModel:
     models = find_onnx_files(path)
     assert isinstance(models.encoder, Path), models
-    tokenizer = _tokenizer_beside(models.encoder)
+    tokenizer = tokenizer_beside(models.encoder)
     backend = OnnxBackend(models, unk_id=tokenizer.unk_id, num_threads=num_threads)
     if decode_chunk_len not in (None, backend.decode_chunk_len):
         raise CheckpointError(
@@ -288,7 +294,7 @@ def _load_script(path: Path, decode_chunk_len: int | None, device: "torch.device
         traced_backend,
     )
 
-    tokenizer = _tokenizer_beside(path)
+    tokenizer = tokenizer_beside(path)
     if path.name.startswith("encoder"):
         rest = path.name.removeprefix("encoder")
         models = ScriptModels(
@@ -317,9 +323,13 @@ def _tail(backend: OnnxBackend, encoder: Path) -> float:
         raise CheckpointError(f"{encoder} says min_tail_s is {stored!r}", "") from None
 
 
-def _tokenizer_beside(encoder: Path) -> Tokenizer:
-    """The vocabulary of an exported model: of the experiment it lies in, or beside it."""
-    folder = encoder.parent
+def tokenizer_beside(model: Path) -> Tokenizer:
+    """The vocabulary of a model's file: of the experiment it lies in, or beside it.
+
+    Raises:
+        DataError: there is none, or it is malformed.
+    """
+    folder = model.parent
     if (folder / "lang").is_dir():
         return load_tokenizer(folder / "lang")
     has_kind = any((folder / name).exists() for name in ("tokenizer.yaml", "bpe.model"))

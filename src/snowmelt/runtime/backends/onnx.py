@@ -31,7 +31,7 @@ from snowmelt.search.scorer import FloatArray, IntArray
 if TYPE_CHECKING:
     import onnxruntime
 
-__all__ = ["OnnxBackend", "OnnxModels", "OnnxScorer", "find_onnx_files"]
+__all__ = ["OnnxBackend", "OnnxModels", "OnnxScorer", "OnnxSession", "find_onnx_files"]
 
 _FRONT_ENDS: Final = {"zipformer": ZIPFORMER_FRONT_END, "lstm": LSTM_FRONT_END}
 
@@ -90,7 +90,7 @@ class OnnxScorer:
         unk_id: id that is never emitted; None if there is none.
     """
 
-    def __init__(self, decoder: "_Session", joiner: "_Session", unk_id: int | None) -> None:
+    def __init__(self, decoder: "OnnxSession", joiner: "OnnxSession", unk_id: int | None) -> None:
         self._decoder = decoder
         self._joiner = joiner
         self.context_size = decoder.number("context_size")
@@ -130,7 +130,7 @@ class OnnxBackend:
     """
 
     def __init__(self, models: OnnxModels, *, unk_id: int | None, num_threads: int = 1) -> None:
-        self._encoder = _Session(models.encoder, "encoder", num_threads)
+        self._encoder = OnnxSession(models.encoder, "encoder", num_threads)
         model_type = self._encoder.metadata.get("model_type", "")
         if model_type not in _FRONT_ENDS:
             raise CheckpointError(
@@ -151,8 +151,8 @@ class OnnxBackend:
         self._fresh = [_zeros(i, axis) for i, axis in zip(inputs, self._axes, strict=True)]
         self.num_features = int(self._encoder.inputs[0].shape[2])
         self.scorer = OnnxScorer(
-            _Session(models.decoder, "decoder", num_threads),
-            _Session(models.joiner, "joiner", num_threads),
+            OnnxSession(models.decoder, "decoder", num_threads),
+            OnnxSession(models.joiner, "joiner", num_threads),
             unk_id,
         )
 
@@ -250,10 +250,20 @@ class OnnxBackend:
         return [x.take(rows, axis=axis) for x, axis in zip(batch, self._axes, strict=True)]
 
 
-class _Session:
-    """One file in ONNX Runtime: arrays in and out by position, and its metadata."""
+class OnnxSession:
+    """One file in ONNX Runtime: arrays in and out by position, and its metadata.
 
-    def __init__(self, model: Path | bytes, what: str, num_threads: int) -> None:
+    Args:
+        model: the file, or its content.
+        what: which part it is, for messages.
+        num_threads: CPU threads of one calculation.
+
+    Raises:
+        CheckpointError: ONNX Runtime cannot load it.
+        MissingExtraError: onnxruntime is not installed.
+    """
+
+    def __init__(self, model: Path | bytes, what: str, num_threads: int = 1) -> None:
         self.name = f"the {what}" if isinstance(model, bytes) else str(model)
         runtime = _onnxruntime()
         options = runtime.SessionOptions()
@@ -272,6 +282,7 @@ class _Session:
                 "export or download it again",
             ) from error
         self.inputs = self._session.get_inputs()
+        self.outputs = self._session.get_outputs()
         self._input_names = [i.name for i in self.inputs]
         self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
 

@@ -22,7 +22,7 @@ from snowmelt.core.files import require_file
 from snowmelt.presets.frames import LSTM_FRONT_END, ZIPFORMER_FRONT_END, FrontEnd
 from snowmelt.runtime.backends.torch_eager import TorchBackend
 
-__all__ = ["ScriptModels", "scripted_backend", "traced_backend"]
+__all__ = ["ScriptModels", "load_script", "scripted_backend", "traced_backend"]
 
 # An LSTM takes windows of any length; this one is quick and waits for 320 ms of sound.
 _LSTM_CHUNK_LEN: Final = 32
@@ -64,7 +64,7 @@ def scripted_backend(
     Raises:
         CheckpointError: it is no such file.
     """
-    script = _load(model, "scripted model")
+    script = load_script(model, "scripted model")
     encoder = script.encoder
     if hasattr(encoder, "decode_chunk_size"):
         if decode_chunk_len is not None:
@@ -80,7 +80,7 @@ def traced_backend(
     models: ScriptModels, *, unk_id: int | None, device: torch.device | str = "cpu"
 ) -> TorchBackend:
     """A backend over three traced files; arguments and errors as `scripted_backend`."""
-    encoder = _load(models.encoder, "traced encoder")
+    encoder = load_script(models.encoder, "traced encoder")
     if hasattr(encoder, "decode_chunk_size"):
         windows = _Windows(2 * encoder.decode_chunk_size, ZIPFORMER_FRONT_END)
         window: int | None = windows.decode_chunk_len + windows.front_end.window_overlap
@@ -88,8 +88,8 @@ def traced_backend(
         windows, window = _Windows(_LSTM_CHUNK_LEN, LSTM_FRONT_END), None
     network = _Network(
         _Encoder(encoder, windows, window),
-        _TracedDecoder(_load(models.decoder, "traced decoder")),
-        _TracedJoiner(_load(models.joiner, "traced joiner")),
+        _TracedDecoder(load_script(models.decoder, "traced decoder")),
+        _TracedJoiner(load_script(models.joiner, "traced joiner")),
     )
     return TorchBackend(network, windows, unk_id=unk_id, device=device)
 
@@ -202,7 +202,16 @@ def _context_size(decoder: Any) -> int:
     return int(weights["conv.weight"].size(2)) if "conv.weight" in weights else 1
 
 
-def _load(model: Path | bytes, what: str) -> Any:
+def load_script(model: Path | bytes, what: str) -> Any:
+    """A TorchScript program, in evaluation mode on the CPU.
+
+    Args:
+        model: the file, or its content.
+        what: which part it is, for messages.
+
+    Raises:
+        CheckpointError: it is none, or it is damaged.
+    """
     if isinstance(model, bytes):
         source: Any = io.BytesIO(model)
     else:
@@ -212,7 +221,7 @@ def _load(model: Path | bytes, what: str) -> Any:
             # torch recommends torch.export; these files exist.
             warnings.simplefilter("ignore")
             return torch.jit.load(source, map_location="cpu").eval()
-    except (RuntimeError, ValueError) as error:
+    except Exception as error:  # damaged bytes can fail in its parser in any way
         raise CheckpointError(
             f"the {what} {model if isinstance(model, Path) else ''} is no TorchScript program",
             "pass a file that export --jit or --jit-trace has written",
