@@ -121,8 +121,16 @@ def _checkpoint(path: Path) -> dict[str, Any]:
 
 def _model(config: Any, weights: "Mapping[str, Tensor]") -> dict[str, Any]:
     """Only what shapes tell: chunk lengths and dropout are not in weights."""
-    untold = ("decode_chunk_len", "num_left_chunks", "short_chunk_size", "encoder_unmasked_dims")
-    untold += ("dropout", "layer_dropout", "grad_norm_threshold", "aux_layer_period")
+    untold = {
+        "decode_chunk_len",
+        "num_left_chunks",
+        "short_chunk_size",
+        "encoder_unmasked_dims",
+        "dropout",
+        "layer_dropout",
+        "grad_norm_threshold",
+        "aux_layer_period",
+    }
     sizes = {key: value for key, value in asdict(config).items() if key not in untold}
     return {**sizes, "vocab_size": len(weights["decoder.embedding.weight"])}
 
