@@ -21,8 +21,9 @@ from snowmelt.runtime.load import load_model
 from snowmelt.runtime.recognizer import OfflineRecognizer, OnlineRecognizer
 from snowmelt.search.greedy import GreedySearch
 from snowmelt.search.modified_beam import ModifiedBeamSearch
+from snowmelt.text.tokenizer import vocabulary_hash
 from tests.export.models import eager, noisy_experiment
-from tests.runtime.tiny import TINY_MODELS, noise
+from tests.runtime.tiny import TINY_MODELS, noise, tiny_tokenizer
 
 _NUM_STATES = 35
 
@@ -116,7 +117,9 @@ def test_decoder_and_joiner_are_what_sherpa_onnx_expects(exported):
     decoder, joiner = _graph(exported, "decoder"), _graph(exported, "joiner")
     assert _tensors(decoder.graph.input) == [("y", ints, ("N", 2))]
     assert _tensors(decoder.graph.output) == [("decoder_out", floats, ("N", 16))]
-    assert _metadata(decoder) == {"context_size": "2", "vocab_size": "30"}
+    tokens = vocabulary_hash(tiny_tokenizer())
+    sizes = {"context_size": "2", "vocab_size": "30"}
+    assert _metadata(decoder) == {**sizes, "vocabulary_hash": tokens}
     projected = [("encoder_out", floats, ("N", 16)), ("decoder_out", floats, ("N", 16))]
     assert _tensors(joiner.graph.input) == projected
     assert _tensors(joiner.graph.output) == [("logit", floats, ("N", 30))]

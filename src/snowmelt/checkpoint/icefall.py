@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from snowmelt.checkpoint.files import load_checkpoint
 from snowmelt.checkpoint.heads import select_head
-from snowmelt.core.errors import CheckpointError, ConfigError
+from snowmelt.core.errors import CheckpointError
 from snowmelt.presets.models import LstmConfig, ModelConfig, ZipformerConfig
 
 __all__ = ["load_icefall", "model_config_of", "state_dict_of"]

@@ -37,6 +37,7 @@ COMMANDS: Final = (
     "export",
     "transcribe",
     "info",
+    "doctor",
 )
 
 _DONE: Final = 0

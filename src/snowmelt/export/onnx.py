@@ -51,7 +51,12 @@ class OnnxFiles(NamedTuple):
 
 
 def export_onnx(
-    model: Transducer, config: ModelConfig, *, min_tail_s: float, half: bool = False
+    model: Transducer,
+    config: ModelConfig,
+    *,
+    min_tail_s: float,
+    vocabulary_hash: str = "",
+    half: bool = False,
 ) -> OnnxFiles:
     """The three files of a model.
 
@@ -59,6 +64,7 @@ def export_onnx(
         model: in evaluation mode on the CPU, one head, scales folded.
         config: gives the chunk length.
         min_tail_s: stored for our own runtime; others ignore it.
+        vocabulary_hash: of the tokens, stored so that others can be told from them; empty: not.
         half: compute in half precision; inputs, outputs and states stay float32, as runtimes
             expect.
 
@@ -88,7 +94,11 @@ def export_onnx(
             (torch.zeros(_TRACED_STREAMS, decoder.context_size, dtype=torch.int64),),
             {"y": 0},
             {"decoder_out": 0},
-            {"context_size": decoder.context_size, "vocab_size": decoder.vocab_size},
+            {
+                "context_size": decoder.context_size,
+                "vocab_size": decoder.vocab_size,
+                **({"vocabulary_hash": vocabulary_hash} if vocabulary_hash else {}),
+            },
         ),
         joiner=_graph(
             _JoinerStep(joiner, half),

@@ -147,11 +147,12 @@ def _onnx_forms(
 ) -> Iterator[Written]:
     suffix = _suffix(source, loaded.config.model)
     model, config, min_tail_s = loaded.model, loaded.config.model, loaded.config.min_tail_s
-    full = export_onnx(model, config, min_tail_s=min_tail_s)
+    tokens = vocabulary_hash(loaded.tokenizer)
+    full = export_onnx(model, config, min_tail_s=min_tail_s, vocabulary_hash=tokens)
     remark = _verified(loaded, _onnx_backend(full, loaded))
     yield Written(_write(full, folder, _onnx_names(f"{suffix}.onnx")), remark)
     if forms.fp16:
-        half = export_onnx(model, config, min_tail_s=min_tail_s, half=True)
+        half = export_onnx(model, config, min_tail_s=min_tail_s, vocabulary_hash=tokens, half=True)
         remark = _rounded(loaded, _onnx_backend(half, loaded))
         yield Written(_write(half, folder, _onnx_names(f"{suffix}.fp16.onnx")), remark)
     if forms.int8:
