@@ -65,6 +65,21 @@ def test_path_hidden_by_cheap_ends_is_found(num_redone: list[int]) -> None:
     assert num_redone == [1]
 
 
+def test_path_lost_from_both_sides_is_found(num_redone: list[int]) -> None:
+    # The true path pays 1400 nats along row 0 within the first segment and 1400 along row 1 within
+    # the last, so neither pass carries it as far as the middle. A path that goes up to row 2 at
+    # once and pays 3064, a little on every frame, is all that float64 sees; they never meet.
+    px = torch.full((1, 2, 384), -torch.inf)
+    py = torch.zeros((1, 3, 383))
+    px[0, :, 0], px[0, 0, 150], px[0, 1, 382] = 0.0, 0.0, 0.0
+    py[0, 0, :100], py[0, 1, 270:370], py[0, 2] = -14.0, -14.0, -8.0
+    py[0, 1, :150] = -torch.inf
+    scores, px_grad, _ = numba_cpu.numba_forward_backward(px, py, torch.tensor([[0, 0, 2, 383]]))
+    assert float(scores[0]) == pytest.approx(-1400.0 - 1400.0 - 8.0)
+    assert px_grad[0, 0, 150] == px_grad[0, 1, 382] == 1.0
+    assert num_redone == [1]
+
+
 def test_redone_result_is_used(num_redone: list[int]) -> None:
     px, py = peaked_arcs(3.0)
     px, py = px.clone(), py.clone()
