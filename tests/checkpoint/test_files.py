@@ -1,5 +1,6 @@
 """Are checkpoints written whole, and are bad or hostile files refused in one line?"""
 
+import argparse
 import io
 import os
 import pathlib
@@ -8,6 +9,7 @@ import resource
 import signal
 import zipfile
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -161,6 +163,30 @@ def test_paths_of_other_systems_are_read(tmp_path, name):
         for member, content in files.items():
             archive.writestr(member, content.replace(b"pathlib\nPurePosixPath", name))
     assert str(load_checkpoint(path)["exp_dir"]) == "exp"
+
+
+def test_options_of_the_original_are_read(tmp_path):
+    """Numbers of NumPy and a namespace, as its options and samplers may hold; no more than that."""
+    path = tmp_path / "epoch-1.pt"
+    options = argparse.Namespace(lr=np.float64(0.05), exp_dir=pathlib.PosixPath("exp"))
+    sampler = {"max_duration": np.float64(200.0), "rank": np.int64(3), "shuffle": np.bool_(True)}
+    content = {"model": {"a": torch.zeros(1)}, "params": options, "sampler": sampler}
+    torch.save(content, path)
+    loaded = load_checkpoint(path)
+    assert loaded["sampler"] == sampler and loaded["params"] == options
+    torch.save(content | {"array": np.arange(3)}, path)
+    assert "numpy.ndarray" in refusal(path)
+
+
+def test_numbers_of_old_numpy_are_read(tmp_path):
+    path = tmp_path / "epoch-1.pt"
+    number = pickle.dumps({"x": np.float64(1.5)}, protocol=2)
+    old = number.replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+    assert old != number
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("epoch-1/data.pkl", old)
+        archive.writestr("epoch-1/version", "3\n")
+    assert load_checkpoint(path) == {"x": 1.5}
 
 
 def test_other_things(tmp_path):

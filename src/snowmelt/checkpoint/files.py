@@ -4,6 +4,7 @@ Invariant: what is written holds plain types and tensors only; reading never run
 brings along, whoever wrote it.
 """
 
+import argparse
 import pathlib
 import pickle
 import warnings
@@ -12,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,14 +28,22 @@ __all__ = [
     "save_checkpoint",
 ]
 
-# icefall saves its options, some of which are paths. Building a path runs no foreign code; names
-# on the right are what other Python versions and systems write. All else stays refused.
+# What a pickled NumPy number calls, under a name that does not change with NumPy's versions.
+_numpy_scalar: Final[Any] = np.float64(0).__reduce__()[0]
+
+# icefall saves its options, some of which are paths or numbers of NumPy. Building them runs no
+# foreign code; names on the right are what other versions and systems write. All else is refused.
 _HARMLESS: Final[list[Any]] = [
     pathlib.PosixPath,
     pathlib.PurePosixPath,
     (pathlib.PosixPath, "pathlib._local.PosixPath"),
     (pathlib.PureWindowsPath, "pathlib.WindowsPath"),
     (pathlib.PureWindowsPath, "pathlib._local.WindowsPath"),
+    argparse.Namespace,
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in ("bool", "int32", "int64", "float32", "float64")),
+    (_numpy_scalar, "numpy.core.multiarray.scalar"),
+    (_numpy_scalar, "numpy._core.multiarray.scalar"),
 ]
 
 _DAMAGED_HINT: Final = (

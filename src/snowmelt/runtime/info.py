@@ -28,6 +28,18 @@ _POSITION: Final = (
     "average_period",
 )
 
+# Settings that no weight's shape shows.
+_UNTOLD: Final = (
+    "decode_chunk_len",
+    "num_left_chunks",
+    "short_chunk_size",
+    "encoder_unmasked_dims",
+    "dropout",
+    "layer_dropout",
+    "grad_norm_threshold",
+    "aux_layer_period",
+)
+
 
 def describe(path: str | Path) -> dict[str, Any]:
     """What a model's file or folder is, with whatever it says of itself.
@@ -121,17 +133,7 @@ def _checkpoint(path: Path) -> dict[str, Any]:
 
 def _model(config: Any, weights: "Mapping[str, Tensor]") -> dict[str, Any]:
     """Only what shapes tell: chunk lengths and dropout are not in weights."""
-    untold = {
-        "decode_chunk_len",
-        "num_left_chunks",
-        "short_chunk_size",
-        "encoder_unmasked_dims",
-        "dropout",
-        "layer_dropout",
-        "grad_norm_threshold",
-        "aux_layer_period",
-    }
-    sizes = {key: value for key, value in asdict(config).items() if key not in untold}
+    sizes = {key: value for key, value in asdict(config).items() if key not in _UNTOLD}
     return {**sizes, "vocab_size": len(weights["decoder.embedding.weight"])}
 
 
