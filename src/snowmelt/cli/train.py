@@ -78,6 +78,7 @@ _HELP: Final = {
     "clipping_scale": "gradients are clipped at this multiple of their median norm (scaled_adam)",
     "ctc_loss_scale": "weight of an auxiliary CTC loss; 0 has none",
     "frame_loss_scale": "weight of an auxiliary loss on the word spoken at each frame; 0 has none",
+    "context_dropout": "share of the tokens before that are hidden from the decoder in training",
     "frame_loss_batches": "batches over which it fades (times schedule-scale); 0: never",
     "normalise_features": "start from weights that see normalised features",
     "schedule_scale": "factor on every schedule that counts batches, below 1 for short runs",
@@ -117,6 +118,8 @@ _HELP: Final = {
     "enable_spec_aug": "mask features in time and frequency",
     "spec_aug_time_warp_factor": "frames by which time is warped; below 1 not at all",
     "spec_aug_num_frame_masks": "most masks over time in an utterance",
+    "vtlp_warp": "stretch frequencies by a factor within 1 +- this: other voices",
+    "filter_augment_db": "gains of a random filter lie within +- this: other microphones",
     "max_tail_s": "up to this many seconds of digital silence follow an utterance in training",
     "num_workers": "threads that read data",
 }

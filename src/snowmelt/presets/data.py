@@ -77,6 +77,8 @@ class DataConfig:
     enable_spec_aug: bool = True
     spec_aug_time_warp_factor: int = 80
     spec_aug_num_frame_masks: int = 10
+    vtlp_warp: float = 0.0  # frequencies are stretched by a factor within 1 +- this
+    filter_augment_db: float = 0.0  # a random filter has gains within +- this
     max_tail_s: float = 0.0  # up to this much digital silence is appended in training
     num_workers: int = 1
 

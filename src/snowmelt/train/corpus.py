@@ -25,6 +25,7 @@ from snowmelt.data.filter import DroppedCuts, filter_cuts
 from snowmelt.data.mix import CorpusBatches, MixItem, MixPlan, plan_epoch
 from snowmelt.data.noise import NoiseMixer, load_noise
 from snowmelt.data.sampler import DurationBatchSampler
+from snowmelt.data.voices import VoiceAugmentConfig
 from snowmelt.presets.data import MixPart
 from snowmelt.text.tokenizer import Tokenizer
 from snowmelt.train.distributed import Ranks
@@ -284,6 +285,7 @@ class TrainingCorpus:
             if data.concatenate_cuts
             else None,
             noise=self._noise,
+            voice_augment=VoiceAugmentConfig(data.vtlp_warp, data.filter_augment_db),
             spec_augment=augment if self._part.enable_spec_aug else None,
             max_tail_s=data.max_tail_s,
             has_frame_tokens=self._config.train.frame_loss_scale > 0.0,
