@@ -131,7 +131,7 @@ def _place(
     context: int,
     state: int,
     shift: Any,
-) -> int:
+) -> Any:
     """Where in the hash table, 2^(64 - shift) places long, a state has its slot or may have it."""
     # Fibonacci hashing: the high bits of a product by an odd number.
     mixed = np.uint64(context) * np.uint64(0x9E3779B97F4A7C15)

@@ -17,7 +17,8 @@ import kaldialign
 import numpy as np
 
 from snowmelt.core.errors import ConfigError
-from snowmelt.search.fast_beam import FastBeamSearch, FastBeamState
+from snowmelt.search.fast_beam import FastBeamSearch
+from snowmelt.search.fast_beam_state import FastBeamState
 from snowmelt.search.lattice import Lattice, compat_lattice, whole_lattice
 from snowmelt.search.lattice_paths import SequenceTree, sampled_paths, sequence_values
 from snowmelt.search.method import SearchResult

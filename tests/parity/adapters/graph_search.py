@@ -7,7 +7,8 @@ from typing import Any
 import kaldialign
 import numpy as np
 
-from snowmelt.search.fast_beam import FastBeamSearch, FastBeamState
+from snowmelt.search.fast_beam import FastBeamSearch
+from snowmelt.search.fast_beam_state import FastBeamState
 from snowmelt.search.graph_advance import FINAL_ARC
 from snowmelt.search.lattice import compat_lattice
 from snowmelt.search.method import SearchResult
