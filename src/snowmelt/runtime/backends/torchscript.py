@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from snowmelt.core.errors import CheckpointError
 from snowmelt.core.files import require_file
+from snowmelt.models.zipformer.flat_state import STATE_BATCH_AXES
 from snowmelt.presets.frames import LSTM_FRONT_END, ZIPFORMER_FRONT_END, FrontEnd
 from snowmelt.runtime.backends.torch_eager import TorchBackend
 
@@ -26,9 +27,6 @@ __all__ = ["ScriptModels", "load_script", "scripted_backend", "traced_backend"]
 
 # An LSTM takes windows of any length; this one is quick and waits for 320 ms of sound.
 _LSTM_CHUNK_LEN: Final = 32
-
-# Axis of the streams in each of the seven groups of a Zipformer's states.
-_ZIPFORMER_AXES: Final = (1, 1, 2, 2, 2, 1, 1)
 
 
 class ScriptModels(NamedTuple):
@@ -166,8 +164,8 @@ class _Encoder(nn.Module):
     def _axes(self, num_states: int) -> list[int]:
         if not self.is_zipformer:
             return [1] * num_states
-        num_stacks = num_states // len(_ZIPFORMER_AXES)
-        return [axis for axis in _ZIPFORMER_AXES for _ in range(num_stacks)]
+        num_stacks = num_states // len(STATE_BATCH_AXES)
+        return [axis for axis in STATE_BATCH_AXES for _ in range(num_stacks)]
 
 
 class _TracedDecoder(nn.Module):
