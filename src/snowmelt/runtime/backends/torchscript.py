@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from snowmelt.checkpoint.files import require_intact
 from snowmelt.core.errors import CheckpointError
 from snowmelt.core.files import require_file
 from snowmelt.models.zipformer.flat_state import STATE_BATCH_AXES
@@ -27,6 +28,8 @@ __all__ = ["ScriptModels", "load_script", "scripted_backend", "traced_backend"]
 
 # An LSTM takes windows of any length; this one is quick and waits for 320 ms of sound.
 _LSTM_CHUNK_LEN: Final = 32
+
+_EXPORT_HINT: Final = "pass a file that export --jit or --jit-trace has written"
 
 
 class ScriptModels(NamedTuple):
@@ -214,6 +217,7 @@ def load_script(model: Path | bytes, what: str) -> Any:
         source: Any = io.BytesIO(model)
     else:
         source = str(require_file(model, what, error=CheckpointError))
+        require_intact(model, what, _EXPORT_HINT)
     try:
         with warnings.catch_warnings():
             # torch recommends torch.export; these files exist.
@@ -222,5 +226,5 @@ def load_script(model: Path | bytes, what: str) -> Any:
     except Exception as error:  # damaged bytes can fail in its parser in any way
         raise CheckpointError(
             f"the {what} {model if isinstance(model, Path) else ''} is no TorchScript program",
-            "pass a file that export --jit or --jit-trace has written",
+            _EXPORT_HINT,
         ) from error
