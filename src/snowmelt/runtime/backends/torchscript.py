@@ -17,8 +17,10 @@ from typing import Any, Final, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from snowmelt.checkpoint.files import require_intact
 from snowmelt.core.errors import CheckpointError
 from snowmelt.core.files import require_file
+from snowmelt.models.zipformer.flat_state import STATE_BATCH_AXES
 from snowmelt.presets.frames import LSTM_FRONT_END, ZIPFORMER_FRONT_END, FrontEnd
 from snowmelt.runtime.backends.torch_eager import TorchBackend
 
@@ -27,8 +29,7 @@ __all__ = ["ScriptModels", "load_script", "scripted_backend", "traced_backend"]
 # An LSTM takes windows of any length; this one is quick and waits for 320 ms of sound.
 _LSTM_CHUNK_LEN: Final = 32
 
-# Axis of the streams in each of the seven groups of a Zipformer's states.
-_ZIPFORMER_AXES: Final = (1, 1, 2, 2, 2, 1, 1)
+_EXPORT_HINT: Final = "pass a file that export --jit or --jit-trace has written"
 
 
 class ScriptModels(NamedTuple):
@@ -166,8 +167,8 @@ class _Encoder(nn.Module):
     def _axes(self, num_states: int) -> list[int]:
         if not self.is_zipformer:
             return [1] * num_states
-        num_stacks = num_states // len(_ZIPFORMER_AXES)
-        return [axis for axis in _ZIPFORMER_AXES for _ in range(num_stacks)]
+        num_stacks = num_states // len(STATE_BATCH_AXES)
+        return [axis for axis in STATE_BATCH_AXES for _ in range(num_stacks)]
 
 
 class _TracedDecoder(nn.Module):
@@ -216,6 +217,7 @@ def load_script(model: Path | bytes, what: str) -> Any:
         source: Any = io.BytesIO(model)
     else:
         source = str(require_file(model, what, error=CheckpointError))
+        require_intact(model, what, _EXPORT_HINT)
     try:
         with warnings.catch_warnings():
             # torch recommends torch.export; these files exist.
@@ -224,5 +226,5 @@ def load_script(model: Path | bytes, what: str) -> Any:
     except Exception as error:  # damaged bytes can fail in its parser in any way
         raise CheckpointError(
             f"the {what} {model if isinstance(model, Path) else ''} is no TorchScript program",
-            "pass a file that export --jit or --jit-trace has written",
+            _EXPORT_HINT,
         ) from error
