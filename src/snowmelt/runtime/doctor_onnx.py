@@ -148,7 +148,7 @@ def _encoder_facts(encoder: OnnxSession, family: str) -> dict[str, Any]:
 
 
 def _vocabulary(encoder: Path, decoder: OnnxSession) -> Iterator[tuple[str, str]]:
-    from snowmelt.runtime.load import tokenizer_beside
+    from snowmelt.runtime.vocabulary import tokenizer_beside
     from snowmelt.text.tokenizer import vocabulary_hash
 
     advice = "take the tokens.txt that the model was exported with"

@@ -193,7 +193,7 @@ def _vocabulary(tokenizer: Tokenizer) -> dict[str, Any]:
 def _vocabulary_beside(path: Path) -> dict[str, Any]:
     """The vocabulary that would be used with a model's file; None where there is none."""
     from snowmelt.core.errors import UserError
-    from snowmelt.runtime.load import tokenizer_beside
+    from snowmelt.runtime.vocabulary import tokenizer_beside
 
     try:
         return {"vocabulary": _vocabulary(tokenizer_beside(path))}
