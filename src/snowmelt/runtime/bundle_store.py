@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from snowmelt.core.errors import CheckpointError
+from snowmelt.core.files import LFS_POINTER, is_lfs_pointer
 
 __all__ = ["FACTS_FILE", "SUFFIX", "SUMS_FILE", "BundleStore", "is_bundle", "sums_text"]
 
@@ -18,7 +19,6 @@ FACTS_FILE: Final = "bundle.json"
 SUMS_FILE: Final = "SHA256SUMS"
 SUFFIX: Final = ".snowmelt"
 
-_LFS_POINTER: Final = b"version https://git-lfs"
 _COPY_AGAIN: Final = "copy or download the bundle again"
 
 # No folders: an archive cannot name a file outside of itself.
@@ -34,7 +34,15 @@ def is_bundle(path: Path) -> bool:
             return FACTS_FILE in (path / SUMS_FILE).read_text(encoding="utf-8", errors="replace")
         except OSError:
             return False
-    return path.suffix == SUFFIX
+    return path.is_file() and (path.suffix == SUFFIX or _is_renamed(path))
+
+
+def _is_renamed(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return FACTS_FILE in archive.namelist()
+    except Exception:  # any other file, damaged in any way
+        return False
 
 
 def sums_text(contents: Mapping[str, bytes]) -> str:
@@ -75,11 +83,6 @@ class BundleStore:
         content = self._content(name)
         if content is None:
             raise CheckpointError(f"{self.path} has no {name}", _COPY_AGAIN)
-        if content.startswith(_LFS_POINTER):
-            raise CheckpointError(
-                f"{self.path}: {name} is a git-lfs pointer, not the file itself",
-                "fetch the content with: git lfs pull",
-            )
         if _sum(content) != self._sums[name]:
             raise CheckpointError(
                 f"{self.path}: {name} is damaged or was changed: its sum is not the one in "
@@ -108,18 +111,23 @@ class BundleStore:
     def _content(self, name: str) -> bytes | None:
         """The bytes of a file as they are; None if it is missing."""
         try:
-            if self.path.is_dir():
-                return (self.path / name).read_bytes()
-            return self._member(name)
+            is_folder = self.path.is_dir()
+            content = (self.path / name).read_bytes() if is_folder else self._member(name)
         except FileNotFoundError:
             return None
         except OSError as error:
             raise CheckpointError(
                 f"{self.path}: {name} cannot be read: {error.strerror or error}"
             ) from None
+        if content is not None and content.startswith(LFS_POINTER):
+            raise CheckpointError(
+                f"{self.path}: {name} is a git-lfs pointer, not the file itself",
+                "fetch the content with: git lfs pull",
+            )
+        return content
 
     def _member(self, name: str) -> bytes | None:
-        if self.path.open("rb").read(len(_LFS_POINTER)) == _LFS_POINTER:
+        if is_lfs_pointer(self.path):
             raise CheckpointError(
                 f"{self.path} is a git-lfs pointer, not the file itself",
                 "fetch the content with: git lfs pull",

@@ -11,6 +11,7 @@ from snowmelt.runtime.backend import SpeechModel
 from snowmelt.runtime.backends.onnx import OnnxModels
 from snowmelt.runtime.bundle import ONNX_FILES, SAFETENSORS_FILE, Bundle
 from snowmelt.runtime.load_onnx import checked_onnx
+from snowmelt.runtime.stored import stored_features, stored_tail
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,6 +70,11 @@ def onnx_form(bundle: Bundle, *, num_threads: int = 1) -> SpeechModel:
         "model.encoder": (facts.model.encoder, backend.metadata.get("model_type")),
         "model.decode_chunk_len": (facts.model.decode_chunk_len, backend.decode_chunk_len),
         "model.feature_dim": (facts.model.feature_dim, backend.num_features),
+        "features.sample_rate": (
+            facts.features.sample_rate,
+            stored_features(backend.metadata, name).sample_rate,
+        ),
+        "min_tail_s": (facts.min_tail_s, stored_tail(backend.metadata, name)),
         "model.context_size": (facts.model.context_size, backend.scorer.context_size),
     }
     for key, (claimed, true) in claims.items():
