@@ -62,7 +62,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         type=Path,
         required=True,
         metavar="PATH",
-        help="folder of an experiment, or one of its checkpoint files",
+        help="folder of an experiment, one of its checkpoint files, a bundle, or hf:owner/name",
     )
     parser.add_argument(
         "--format",
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     """Transcribe all inputs; exit code 2 if one of them could not be."""
     from snowmelt.cli.transcript import LivePrinter, OrderedPrinter
     from snowmelt.core.errors import ConfigError
-    from snowmelt.runtime.load import WeightsChoice
+    from snowmelt.runtime.load import WeightsChoice, default_search
     from snowmelt.runtime.recognizer import OnlineRecognizer
     from snowmelt.runtime.scheduler import recognize
 
@@ -105,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
         )
     sources = _microphone() if args.microphone else _sources(args.inputs)
     is_live = args.live or args.microphone
-    options = search_options(args)
+    options = search_options(args, default_search(args.model))
     model = load(args.model, None if chosen == WeightsChoice() else chosen, args)
     search = load_search(args, options, model.tokenizer)
     recognizer = OnlineRecognizer(
