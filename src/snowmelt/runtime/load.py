@@ -7,12 +7,13 @@
     folder/encoder<...>.onnx   one of several such sets
     cpu_jit.pt                 a scripted model, with its vocabulary beside it
     encoder_jit_trace.pt       a traced one, with decoder_jit_trace.pt and joiner_jit_trace.pt
+    ModelFiles                 three traced or ONNX files of any names
 
 Invariant: torch is imported inside functions only, when a model that needs it is really loaded.
 """
 
 import dataclasses
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -25,9 +26,12 @@ from snowmelt.checkpoint.experiment import (
 )
 from snowmelt.checkpoint.heads import MAIN_HEAD
 from snowmelt.core.errors import CheckpointError
+from snowmelt.presets.models import ModelConfig, ZipformerConfig
 from snowmelt.runtime.backend import SpeechModel
-from snowmelt.runtime.backends.onnx import OnnxBackend, find_onnx_files
-from snowmelt.text.tokenizer import Tokenizer, load_tokenizer, load_tokens
+from snowmelt.runtime.backends.onnx import OnnxBackend, OnnxModels, find_onnx_files
+from snowmelt.runtime.dimensions import check_dimensions, dimensions_of, onnx_dimensions
+from snowmelt.runtime.model_files import ModelFiles
+from snowmelt.text.tokenizer import Tokenizer, load_tokenizer, load_tokens, vocabulary_hash
 
 if TYPE_CHECKING:
     import torch
@@ -122,11 +126,13 @@ class LoadedTransducer(NamedTuple):
 
 
 def load_model(
-    path: str | Path,
+    path: str | Path | ModelFiles,
     *,
     weights: WeightsChoice | None = None,
     head: str = MAIN_HEAD,
     decode_chunk_len: int | None = None,
+    num_left_chunks: int | None = None,
+    tokenizer: Tokenizer | None = None,
     device: str = "auto",
     num_threads: int | None = None,
 ) -> SpeechModel:
@@ -134,13 +140,17 @@ def load_model(
 
     Args:
         path: an experiment's folder, or one of its checkpoint files; a folder with three ONNX files
-            and tokens.txt, or the encoder among them.
+            and tokens.txt, or the encoder among them; or three files by name.
         weights: which checkpoints of a folder to average; None for its pretrained.pt, or the
             newest average if there is none. A file is taken as it is.
         head: of a training on several corpora, whose decoder and joiner to use: "main", or the
             short name of another corpus, as in `decoder_<name>`.
         decode_chunk_len: feature frames of 10 ms the encoder advances by; None for the value in
             config.yaml, or that of the ONNX files, which cannot be changed.
+        num_left_chunks: chunks of left context of a Zipformer's attention; None: as trained, for
+            weights alone the recipe's four. Exported files cannot be changed.
+        tokenizer: the vocabulary, for files without one beside them; of an experiment it must be
+            its own.
         device: auto, cpu, cuda or mps; ONNX files run on the CPU.
         num_threads: CPU threads of one calculation; None: torch's present number, or one for ONNX
             files.
@@ -151,16 +161,16 @@ def load_model(
     Example:
         recognizer = OnlineRecognizer(load_model("runs/digits"))
     """
-    path = _existing(path)
+    path = path if isinstance(path, ModelFiles) else _existing(path)
+    asked = {
+        "averaging checkpoints": weights is not None,
+        "another head": head != MAIN_HEAD,
+    }
     if _is_onnx(path):
-        asked = {
-            "averaging checkpoints": weights is not None,
-            "another head": head != MAIN_HEAD,
-            f"device {device}": device not in ("auto", "cpu"),
-        }
-        for what in (what for what, is_asked in asked.items() if is_asked):
-            raise CheckpointError(f"{path} holds ONNX files: {what} is not possible with them")
-        return _load_onnx(path, decode_chunk_len, num_threads or 1)
+        asked[f"device {device}"] = device not in ("auto", "cpu")
+        _refuse(asked, f"{path} holds ONNX files")
+        model = _load_onnx(path, decode_chunk_len, tokenizer, num_threads or 1)
+        return _with_left_context(model, num_left_chunks)
 
     import torch
 
@@ -171,19 +181,28 @@ def load_model(
     if num_threads is not None:
         torch.set_num_threads(num_threads)
     torch_device = pick_device(device)
-    if path.is_file() and is_torchscript(path):
-        return _load_script(path, decode_chunk_len, torch_device)
-    model, config, tokenizer, description, head = load_transducer(
-        path, weights=weights, head=head, decode_chunk_len=decode_chunk_len
+    if isinstance(path, ModelFiles) or (path.is_file() and is_torchscript(path)):
+        _refuse(asked, f"{path} is a TorchScript program")
+        model = _load_script(path, decode_chunk_len, tokenizer, torch_device)
+        return _with_left_context(model, num_left_chunks)
+    network, config, tokenizer, description, head = load_transducer(
+        path,
+        weights=weights,
+        head=head,
+        decode_chunk_len=decode_chunk_len,
+        num_left_chunks=num_left_chunks,
+        tokenizer=tokenizer,
     )
-    return SpeechModel(
-        backend=TorchBackend(model, config.model, unk_id=tokenizer.unk_id, device=torch_device),
+    model = SpeechModel(
+        backend=TorchBackend(network, config.model, unk_id=tokenizer.unk_id, device=torch_device),
         tokenizer=tokenizer,
         features=config.features,
         min_tail_s=config.min_tail_s,
         weights=description,
         head=head,
+        dimensions=dimensions_of(config.model),
     )
+    return _with_left_context(model, num_left_chunks)
 
 
 def load_transducer(
@@ -192,12 +211,15 @@ def load_transducer(
     weights: WeightsChoice | None = None,
     head: str = MAIN_HEAD,
     decode_chunk_len: int | None = None,
+    num_left_chunks: int | None = None,
+    tokenizer: Tokenizer | None = None,
     folded: bool = True,
 ) -> LoadedTransducer:
     """Load a trained model's networks into CPU memory, in evaluation mode.
 
     Args:
-        path, weights, head, decode_chunk_len: as in `load_model`, for torch's files.
+        path, weights, head, decode_chunk_len, num_left_chunks, tokenizer: as in `load_model`, for
+            torch's files.
         folded: the scales that LSTM transducers have beside their weights are multiplied in; if
             False the state dict has the original's names.
 
@@ -206,15 +228,22 @@ def load_transducer(
     """
     path = _existing(path)
     if path.is_file() and not (path.parent / "config.yaml").exists():
-        config, tokenizer = _guessed(path)
+        config, tokenizer = _guessed(path, tokenizer)
     else:
-        config, tokenizer = load_experiment(path if path.is_dir() else path.parent)
+        config, own = load_experiment(path if path.is_dir() else path.parent)
+        if tokenizer is not None and vocabulary_hash(tokenizer) != vocabulary_hash(own):
+            raise CheckpointError(
+                f"the vocabulary given has {tokenizer.vocab_size} tokens and is not the one that "
+                f"{path} was trained with ({own.vocab_size})",
+                "leave --tokens and --bpe-model out: the experiment holds its own",
+            )
+        tokenizer = own
     part = config.data.part_of_head(head)
     if head in (part.label, part.corpus):
         head = MAIN_HEAD if part == config.data.parts[0] else part.label
-    if decode_chunk_len is not None:
-        model_config = dataclasses.replace(config.model, decode_chunk_len=decode_chunk_len)
-        config = dataclasses.replace(config, model=model_config)
+    config = dataclasses.replace(
+        config, model=_with_chunks(config.model, decode_chunk_len, num_left_chunks)
+    )
 
     from snowmelt.checkpoint.icefall import load_icefall
     from snowmelt.models.build import build_transducer
@@ -235,13 +264,32 @@ def load_transducer(
     return LoadedTransducer(model.eval(), config, tokenizer, description, head)
 
 
-def _guessed(path: Path) -> tuple[ExperimentConfig, Tokenizer]:
+def _with_left_context(model: SpeechModel, num_left_chunks: int | None) -> SpeechModel:
+    """The model, if it has the left context that was asked for."""
+    if num_left_chunks is not None:
+        asked = {"num_left_chunks": num_left_chunks}
+        if check_dimensions(model.dimensions, asked, model.weights):
+            raise CheckpointError(f"{model.weights} does not say what its left context is")
+    return model
+
+
+def _with_chunks(
+    config: ModelConfig, decode_chunk_len: int | None, num_left_chunks: int | None
+) -> ModelConfig:
+    if decode_chunk_len is not None:
+        config = dataclasses.replace(config, decode_chunk_len=decode_chunk_len)
+    if num_left_chunks is not None and isinstance(config, ZipformerConfig):
+        config = dataclasses.replace(config, num_left_chunks=num_left_chunks)
+    return config
+
+
+def _guessed(path: Path, tokenizer: Tokenizer | None) -> tuple[ExperimentConfig, Tokenizer]:
     """What weights that come alone were trained with, as far as their shapes say."""
     from snowmelt.checkpoint.files import load_checkpoint
     from snowmelt.checkpoint.icefall import model_config_of, state_dict_of
 
     model = model_config_of(state_dict_of(load_checkpoint(path), str(path)), str(path))
-    return ExperimentConfig(model=model), tokenizer_beside(path)
+    return ExperimentConfig(model=model), tokenizer or tokenizer_beside(path)
 
 
 def _existing(path: str | Path) -> Path:
@@ -254,17 +302,34 @@ def _existing(path: str | Path) -> Path:
     return path
 
 
-def _is_onnx(path: Path) -> bool:
+def _refuse(asked: Mapping[str, bool], what_it_is: str) -> None:
+    """What is fixed in exported files cannot be asked for."""
+    for what in (what for what, is_asked in asked.items() if is_asked):
+        raise CheckpointError(f"{what_it_is}: {what} is not possible with them")
+
+
+def _is_onnx(path: Path | ModelFiles) -> bool:
+    if isinstance(path, ModelFiles):
+        return path.form() == "onnx"
     if path.is_file():
         return path.suffix == ".onnx"
     # An experiment may hold exported files beside its checkpoints.
     return not (path / "config.yaml").exists() and any(path.glob("encoder*.onnx"))
 
 
-def _load_onnx(path: Path, decode_chunk_len: int | None, num_threads: int) -> SpeechModel:
-    models = find_onnx_files(path)
+def _load_onnx(
+    path: Path | ModelFiles,
+    decode_chunk_len: int | None,
+    tokenizer: Tokenizer | None,
+    num_threads: int,
+) -> SpeechModel:
+    if isinstance(path, ModelFiles):
+        models = OnnxModels(path.encoder, path.decoder, path.joiner)
+    else:
+        models = find_onnx_files(path)
     assert isinstance(models.encoder, Path), models
-    tokenizer = tokenizer_beside(models.encoder)
+    where = "given" if tokenizer else "beside it"
+    tokenizer = tokenizer or tokenizer_beside(models.encoder)
     backend = OnnxBackend(models, unk_id=tokenizer.unk_id, num_threads=num_threads)
     if decode_chunk_len not in (None, backend.decode_chunk_len):
         raise CheckpointError(
@@ -274,7 +339,7 @@ def _load_onnx(path: Path, decode_chunk_len: int | None, num_threads: int) -> Sp
         )
     if backend.scorer.vocab_size != tokenizer.vocab_size:
         raise CheckpointError(
-            f"{models.decoder!s} has {backend.scorer.vocab_size} tokens, the vocabulary beside it "
+            f"{models.decoder!s} has {backend.scorer.vocab_size} tokens, the vocabulary {where} "
             f"{tokenizer.vocab_size}",
             "take the tokens.txt that the model was trained with",
         )
@@ -284,22 +349,33 @@ def _load_onnx(path: Path, decode_chunk_len: int | None, num_threads: int) -> Sp
         features=FbankConfig(num_mel_bins=backend.num_features),
         min_tail_s=_tail(backend, models.encoder),
         weights=str(models.encoder),
+        dimensions={
+            **onnx_dimensions(backend.metadata),
+            "context_size": backend.scorer.context_size,
+            "joiner_dim": backend.joiner_dim,
+        },
     )
 
 
-def _load_script(path: Path, decode_chunk_len: int | None, device: "torch.device") -> SpeechModel:
+def _load_script(
+    path: Path | ModelFiles,
+    decode_chunk_len: int | None,
+    tokenizer: Tokenizer | None,
+    device: "torch.device",
+) -> SpeechModel:
     from snowmelt.runtime.backends.torchscript import (
         ScriptModels,
         scripted_backend,
         traced_backend,
     )
 
-    tokenizer = tokenizer_beside(path)
-    if path.name.startswith("encoder"):
+    if isinstance(path, Path) and path.name.startswith("encoder"):
         rest = path.name.removeprefix("encoder")
-        models = ScriptModels(
-            path, path.with_name(f"decoder{rest}"), path.with_name(f"joiner{rest}")
-        )
+        path = ModelFiles(path, path.with_name(f"decoder{rest}"), path.with_name(f"joiner{rest}"))
+    first = path.encoder if isinstance(path, ModelFiles) else path
+    tokenizer = tokenizer or tokenizer_beside(first)
+    if isinstance(path, ModelFiles):
+        models = ScriptModels(path.encoder, path.decoder, path.joiner)
         backend = traced_backend(models, unk_id=tokenizer.unk_id, device=device)
         if decode_chunk_len not in (None, backend.decode_chunk_len):
             raise CheckpointError(
@@ -311,7 +387,14 @@ def _load_script(path: Path, decode_chunk_len: int | None, device: "torch.device
         backend = scripted_backend(
             path, unk_id=tokenizer.unk_id, decode_chunk_len=decode_chunk_len, device=device
         )
-    return SpeechModel(backend=backend, tokenizer=tokenizer, weights=str(path))
+    if backend.vocab_size != tokenizer.vocab_size:
+        raise CheckpointError(
+            f"{path} has {backend.vocab_size} tokens, the vocabulary {tokenizer.vocab_size}",
+            "take the tokens.txt that the model was trained with",
+        )
+    return SpeechModel(
+        backend=backend, tokenizer=tokenizer, weights=str(path), dimensions=backend.dimensions
+    )
 
 
 def _tail(backend: OnnxBackend, encoder: Path) -> float:
