@@ -179,6 +179,7 @@ def test_model_and_table_of_different_vocabularies(tmp_path: Path) -> None:
         ("<blk> 0\n<sos/eos> 1\n<unk> 2\nA 4\n", "leaves out ids below 4"),
         ("<blk> 0\n<sos/eos> 1\n<unk> 2\nA 3\nA 4\n", "has token 'A' twice"),
         ("<eps> 0\n<sos/eos> 1\n<unk> 2\n", "begins with <eps> <sos/eos> <unk>"),
+        ("<blk> 0\n<sos/eos> 1\n<unk> " + 5000 * "2" + "\n", "line 3 is '<unk> 222"),
         ("", "begins with nothing"),
     ],
 )

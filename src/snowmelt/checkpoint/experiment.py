@@ -79,7 +79,10 @@ def load_experiment(exp_dir: Path) -> tuple[ExperimentConfig, Tokenizer]:
         hint="it lies beside the checkpoints of a training, with the folder lang",
     )
     try:
-        config = from_dict(ExperimentConfig, load_yaml(path))
+        settings = load_yaml(path)
+        if not settings:  # not the defaults: a training writes all it knows
+            raise ConfigError(f"{path} is empty", "copy it from where the model was trained")
+        config = from_dict(ExperimentConfig, settings)
     except ConfigError as error:
         # Settings are named by their place in the file only.
         where = "" if str(path) in error.message else f"{path}: "

@@ -46,7 +46,8 @@ _TOKENS_FILE: Final = "tokens.txt"
 _MODEL_FILE: Final = "bpe.model"
 _KIND_FILE: Final = "tokenizer.yaml"
 
-_TOKEN_LINE: Final = re.compile(r"(\S+)[ \t]+(\d+)\s*")
+# Not more digits than any vocabulary needs: Python refuses to read numbers of thousands.
+_TOKEN_LINE: Final = re.compile(r"(\S+)[ \t]+([0-9]{1,9})\s*")
 _DISAMBIGUATION: Final = re.compile(r"#\d+")
 
 
@@ -168,6 +169,7 @@ class BpeTokenizer(_TokenTable):
         """
         processor = _processor(model, name)
         tokens = [processor.id_to_piece(i) for i in range(processor.get_piece_size())]
+        _check_table(tokens, f"the vocabulary in {name}")
         return cls(tokens, model)
 
     def encode(self, text: str) -> list[int]:
@@ -399,6 +401,8 @@ def _read_tokens(path: Path) -> list[str]:
 def _processor(model: bytes, name: str = _MODEL_FILE) -> "sentencepiece.SentencePieceProcessor":
     import sentencepiece
 
+    if not model:
+        raise DataError(f"{name} is empty", "copy it from where the model was trained")
     try:
         return sentencepiece.SentencePieceProcessor(model_proto=model)
     except RuntimeError:
