@@ -5,6 +5,7 @@
     encoder_jit_trace.pt, decoder_…, joiner_…            three traced ones
     encoder-S.onnx, decoder-S.onnx, joiner-S.onnx        for sherpa-onnx and our own runtime
     encoder-S.fp16.onnx, …; encoder-S.int8.onnx, …       the same, smaller
+    int8-S.txt, int8-S.json                              what 8 bits cost and gain, with a gate
 
 S says which checkpoints: epoch-E-avg-A or iter-I-avg-A, for a Zipformer with -with-averaged-model
 where that option is on, as the original names its files.
@@ -23,12 +24,14 @@ from snowmelt.checkpoint.files import save_checkpoint
 from snowmelt.checkpoint.heads import MAIN_HEAD
 from snowmelt.core.errors import ConfigError
 from snowmelt.core.files import write_bytes
+from snowmelt.export.gate_set import GateCuts, gate_utterances
+from snowmelt.export.int8_gate import Gate, gated
 from snowmelt.export.onnx import OnnxFiles, export_onnx
 from snowmelt.export.quantize import quantized
 from snowmelt.export.torchscript import export_script, export_traced
 from snowmelt.export.verify import compare, verify
 from snowmelt.presets.models import ModelConfig, ZipformerConfig
-from snowmelt.runtime.backend import Backend
+from snowmelt.runtime.backend import Backend, SpeechModel
 from snowmelt.runtime.backends.onnx import OnnxBackend, OnnxModels
 from snowmelt.runtime.backends.torch_eager import TorchBackend
 from snowmelt.runtime.backends.torchscript import (
@@ -39,7 +42,7 @@ from snowmelt.runtime.backends.torchscript import (
 from snowmelt.runtime.load import LoadedTransducer, WeightsChoice, load_transducer
 from snowmelt.text.tokenizer import Tokenizer, vocabulary_hash
 
-__all__ = ["Forms", "Source", "Written", "export"]
+__all__ = ["Forms", "GateOptions", "Source", "Written", "export"]
 
 _logger = logging.getLogger(__name__)
 
@@ -67,6 +70,19 @@ class Source:
 
 
 @dataclass(frozen=True)
+class GateOptions:
+    """A test of quantised files.
+
+    Attributes:
+        source: what they must recognise.
+        max_wer_increase: points of word error rate that they may lose against float32.
+    """
+
+    source: GateCuts
+    max_wer_increase: float = 0.5
+
+
+@dataclass(frozen=True)
 class Forms:
     """What is written; with nothing chosen, the weights alone.
 
@@ -75,6 +91,7 @@ class Forms:
         jit_trace: three traced ones.
         onnx: three ONNX files.
         fp16, int8: ONNX files in half precision, and quantised, beside the float32 ones.
+        gate: what quantised files must recognise before they are written; None: nothing.
     """
 
     jit: bool = False
@@ -82,11 +99,14 @@ class Forms:
     onnx: bool = False
     fp16: bool = False
     int8: bool = False
+    gate: GateOptions | None = None
 
     def __post_init__(self) -> None:
         for flag, is_asked in (("--fp16", self.fp16), ("--int8", self.int8)):
             if is_asked and not self.onnx:
                 raise ConfigError(f"{flag} is a form of ONNX files", "add --onnx 1")
+        if self.gate is not None and not self.int8:
+            raise ConfigError("--gate-cuts is a test of quantised files", "add --int8 1")
 
 
 @dataclass(frozen=True)
@@ -146,6 +166,7 @@ def _onnx_forms(
     source: Source, loaded: LoadedTransducer, forms: Forms, folder: Path
 ) -> Iterator[Written]:
     suffix = _suffix(source, loaded.config.model)
+    gate = None if forms.gate is None else _gate(forms.gate, loaded)
     model, config, min_tail_s = loaded.model, loaded.config.model, loaded.config.min_tail_s
     tokens = vocabulary_hash(loaded.tokenizer)
     full = export_onnx(model, config, min_tail_s=min_tail_s, vocabulary_hash=tokens)
@@ -155,7 +176,13 @@ def _onnx_forms(
         half = export_onnx(model, config, min_tail_s=min_tail_s, vocabulary_hash=tokens, half=True)
         remark = _rounded(loaded, _onnx_backend(half, loaded))
         yield Written(_write(half, folder, _onnx_names(f"{suffix}.fp16.onnx")), remark)
-    if forms.int8:
+    if forms.int8 and gate is not None:
+        small, report = gated(full, gate, lambda files: _speech_model(files, loaded))
+        texts = [text.encode() for text in (report.as_text(), report.as_json())]
+        paths = _write(small, folder, _onnx_names(f"{suffix}.int8.onnx"))
+        paths += _write(texts, folder, [f"int8-{suffix}.txt", f"int8-{suffix}.json"])
+        yield Written(paths, report.summary())
+    elif forms.int8:
         small = quantized(full)
         remark = _rounded(loaded, _onnx_backend(small, loaded))
         yield Written(_write(small, folder, _onnx_names(f"{suffix}.int8.onnx")), remark)
@@ -195,6 +222,18 @@ def _suffix(source: Source, config: ModelConfig) -> str:
 
 def _onnx_names(ending: str) -> list[str]:
     return [f"{part}-{ending}" for part in OnnxFiles._fields]
+
+
+def _gate(options: GateOptions, loaded: LoadedTransducer) -> Gate:
+    source = options.source
+    utterances = gate_utterances(source, loaded.config.data, loaded.head)
+    return Gate(source.cuts, utterances, options.max_wer_increase)
+
+
+def _speech_model(files: OnnxFiles, loaded: LoadedTransducer) -> SpeechModel:
+    config = loaded.config
+    backend = _onnx_backend(files, loaded)
+    return SpeechModel(backend, loaded.tokenizer, config.features, config.min_tail_s)
 
 
 def _onnx_backend(files: OnnxFiles, loaded: LoadedTransducer) -> OnnxBackend:
