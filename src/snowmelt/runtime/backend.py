@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from snowmelt.audio.fbank import FbankConfig
 from snowmelt.presets.frames import FrontEnd
+from snowmelt.runtime.dimensions import Dimensions
 from snowmelt.search.methods import SearchOptions
 from snowmelt.search.scorer import FloatArray, IntArray, Scorer
 from snowmelt.text.tokenizer import Tokenizer
@@ -76,6 +77,7 @@ class SpeechModel:
         weights: which files the weights came from, for people.
         head: whose decoder and joiner these are, of a training on several corpora.
         search: how tokens are found where nothing else is asked for: a bundle says it.
+        dimensions: what is known of its sizes, by the recipes' option names.
     """
 
     backend: Backend
@@ -85,3 +87,4 @@ class SpeechModel:
     weights: str = ""
     head: str = "main"
     search: SearchOptions = field(default_factory=SearchOptions)
+    dimensions: Dimensions = field(default_factory=dict)

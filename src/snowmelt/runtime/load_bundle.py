@@ -10,6 +10,7 @@ from snowmelt.core.errors import CheckpointError, UserError
 from snowmelt.runtime.backend import SpeechModel
 from snowmelt.runtime.backends.onnx import OnnxModels
 from snowmelt.runtime.bundle import ONNX_FILES, SAFETENSORS_FILE, Bundle
+from snowmelt.runtime.dimensions import dimensions_of
 from snowmelt.runtime.load_onnx import checked_onnx
 from snowmelt.runtime.stored import stored_features, stored_tail
 
@@ -91,6 +92,7 @@ def onnx_form(bundle: Bundle, *, num_threads: int = 1) -> SpeechModel:
         weights=name,
         head=facts.head,
         search=facts.search,
+        dimensions=dimensions_of(facts.model),
     )
 
 
@@ -133,6 +135,7 @@ def torch_form(
         weights=name,
         head=facts.head,
         search=facts.search,
+        dimensions=dimensions_of(config),
     )
 
 
