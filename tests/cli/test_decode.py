@@ -93,6 +93,7 @@ def test_batches_change_no_word(exp_dir, max_duration, capsys):
         (["--decoding-method", "greedy_search,beam"], "unknown decoding method 'beam'"),
         (["--avg", "1,3"], "epoch 2 has no 3 epochs"),
         (["--hotwords-file", "nowhere.txt"], "nowhere.txt does not exist"),
+        (["--num-nbest", "0"], "not a whole number of at least 1"),
     ],
 )
 def test_mistakes_are_one_line(exp_dir, options, reason, capsys):
@@ -127,6 +128,17 @@ def test_a_beam_of_one_is_greedy_search(exp_dir, capsys):
     assert recogs(exp_dir, "greedy_search", "noise-test") == recogs(
         exp_dir, "modified_beam_search", "noise-test"
     )
+
+
+def test_the_oracle_has_fewer_errors_than_any_choice(exp_dir, capsys):
+    options = ["--splits", "test", "--num-paths", "50", "--nbest-scale", "0.1"]
+    methods = ["fast_beam_search_nbest", "fast_beam_search_nbest_oracle"]
+    assert score("decode", exp_dir, *options, "--decoding-method", ",".join(methods)) == 0
+    table = capsys.readouterr().out.splitlines()[-2:]
+    best, oracle = (float(line.split()[-1]) for line in table)
+    assert oracle < best
+    (path,) = (exp_dir / methods[1]).glob("errs-*")
+    assert "-nbest-scale-0.1-num-paths-50-" in path.name
 
 
 def test_beam_is_not_beam_size(exp_dir, capsys, caplog):

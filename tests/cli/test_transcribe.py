@@ -214,6 +214,7 @@ def test_an_empty_folder_is_said(exp_dir, tmp_path, capsys):
         (["a.wav", "--epoch", "7"], "has no epoch-7.pt"),
         (["a.wav", "--num-threads", "0"], "not a whole number"),
         (["a.wav", "--format", "xml"], "invalid choice"),
+        (["a.wav", "--method", "fast_beam_search_nbest_oracle"], "chooses by what was really said"),
         (["a.wav", "--iter", "-3"], "not a whole number"),
         (["a.wav", "--blank-penalty", "nan"], "not a finite number"),
         (["a.wav", "--decode-chunk-len", "1000000"], "at most"),

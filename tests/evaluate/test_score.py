@@ -9,7 +9,7 @@ from snowmelt.data import corpora
 from snowmelt.evaluate.report import DecodingSettings
 from snowmelt.evaluate.score import score_splits
 from snowmelt.runtime.load import WeightsChoice
-from tests.evaluate.corpus import NoiseCorpus
+from tests.evaluate.corpus import NoiseCorpus, hypothesis
 from tests.runtime.tiny import make_experiment
 
 
@@ -29,7 +29,7 @@ def _score(exp_dir, tmp_path, splits, corpus="noise", is_streaming=False):
     return [
         str(score)
         for score in score_splits(
-            lambda utterances: [(u.utterance_id, u.words, ["A"]) for u in utterances],
+            lambda utterances: [hypothesis(u, "A") for u in utterances],
             settings,
             weights="mean of epoch-2.pt, epoch-3.pt",
             exp_dir=exp_dir,

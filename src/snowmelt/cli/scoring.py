@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from snowmelt.cli.arguments import positive_int
 from snowmelt.cli.recognition_options import (
     FastBeamDefaults,
     LoadedSearch,
@@ -38,6 +39,14 @@ def add_scoring_options(parser: argparse.ArgumentParser, defaults: FastBeamDefau
     _add_corpus_options(parser)
     add_model_options(parser)
     add_search_options(parser, defaults)
+    parser.add_argument(
+        "--num-nbest",
+        type=positive_int,
+        default=1,
+        metavar="N",
+        help="most hypotheses of an utterance in results-*.json, of searches that know several "
+        "(default: 1)",
+    )
     parser.epilog = (
         "--epoch, --avg and --decoding-method take lists, as in --epoch 28,29,30 --avg 1,5,9: all "
         "combinations are scored, and a table of them ends the output."
