@@ -158,11 +158,13 @@ class _Layer(nn.Module):
             dropout_p=self.dropout if self.training else 0.0,
         )
         x = x + self._drop(self.out_proj(attended.transpose(1, 2).flatten(2)))
-        return x + self._drop(self.feed_forward(x)), keys, values
+        x = x + self._drop(self.feed_forward(x))
+        return x, keys, values
 
     def _drop(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.dropout, self.training)
 
     def _heads(self, x: Tensor) -> Tensor:
         """(N, T, C) -> (N, H, T, C / H)."""
-        return x.unflatten(2, (self.nhead, -1)).transpose(1, 2)
+        heads: Tensor = x.unflatten(2, (self.nhead, -1)).transpose(1, 2)
+        return heads
