@@ -52,7 +52,7 @@ def _searches(lm_type: str) -> list[SearchMethod]:
     lm, lodr = _lm(lm_type), HistoryLm(V, dtype=np.float64)
     first_pass = ModifiedBeamSearch(4)
     return [
-        ModifiedBeamSearch(4, lm=WeightedLms(((lm, X,
+        ModifiedBeamSearch(4, lm=WeightedLms(((lm, 0.6),))),
         ModifiedBeamSearch(4, lm=WeightedLms(((lm, 0.6), (lodr, -0.2)))),
         RescoringSearch(first_pass, lm, 0.6),
         RescoringSearch(first_pass, lm, 0.6, lodr, -0.2),
