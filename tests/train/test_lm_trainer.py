@@ -64,7 +64,7 @@ def _train(
         LmExperimentConfig(model, settings, vocabulary_hash(WORDS)),
         WORDS,
         _text(sentences),
-        _text(["ONE TWO THREE FOUR", "TWO THREE"]),
+        _text(sentences[:4]),
         LmRunOptions(exp_dir, tensorboard=False, resume_from=exp_dir / resume if resume else None),
     )
 
@@ -73,10 +73,10 @@ def _train(
 def test_what_follows_is_learnt(tmp_path: Path, model: LmConfig) -> None:
     model = replace(model, dropout=0.0)
     totals = _train(tmp_path, model=model, settings=replace(TRAIN, num_epochs=30, lr_epochs=20.0))
-    # Where a sentence begins and ends has to be guessed; who knows nothing has 7.
-    assert totals.rates()["ppl"] < 3.0
+    # Only the first word of a sentence has to be guessed; who knows nothing has 7.
+    assert totals.rates()["ppl"] < 2.0
     losses = [r["loss"] for r in read_history(tmp_path) if r["kind"] == "valid"]
-    assert len(losses) == 30 and losses[-1] < 0.7 * losses[0]
+    assert len(losses) == 30 and losses[-1] < 0.5 * losses[0]
     config, tokenizer = load_lm_experiment(tmp_path)
     assert config.model == model and tokenizer.id_to_token == WORDS.id_to_token
 
