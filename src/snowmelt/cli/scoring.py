@@ -6,8 +6,9 @@ Names and meanings of the options are the original's (icefall's decode.py and st
 import argparse
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from snowmelt.cli.arguments import positive_int
 from snowmelt.cli.recognition_options import (
     FastBeamDefaults,
     LoadedSearch,
@@ -38,6 +39,14 @@ def add_scoring_options(parser: argparse.ArgumentParser, defaults: FastBeamDefau
     _add_corpus_options(parser)
     add_model_options(parser)
     add_search_options(parser, defaults)
+    parser.add_argument(
+        "--num-nbest",
+        type=positive_int,
+        default=1,
+        metavar="N",
+        help="most hypotheses of an utterance in results-*.json, of searches that know several "
+        "(default: 1)",
+    )
     parser.epilog = (
         "--epoch, --avg, --decoding-method, --lm-scale and --ngram-lm-scale take lists, as in "
         "--epoch 28,29,30 --avg 1,5,9: all combinations are scored, and a table of them ends the "
@@ -169,7 +178,28 @@ def _scored(
         data_dir=args.data_dir,
         manifest_dir=args.manifest_dir,
         splits=args.splits,
+        about=_about(args, model),
     )
+
+
+# What a command knows of itself; all else was chosen by the user.
+_NO_OPTIONS: Final = frozenset({"command", "fast_beam_defaults", "knows_reference"})
+
+
+def _about(args: argparse.Namespace, model: "SpeechModel") -> dict[str, Any]:
+    """Weights and options, for the JSON files."""
+    from snowmelt.runtime.backends.torch_eager import TorchBackend
+
+    backend = model.backend
+    return {
+        "weights": model.weights,
+        "weights_sha256": backend.weights_sha256() if isinstance(backend, TorchBackend) else None,
+        "options": {
+            name: str(value) if isinstance(value, Path) else value
+            for name, value in sorted(vars(args).items())
+            if name not in _NO_OPTIONS
+        },
+    }
 
 
 def _table(rows: "Sequence[tuple[_Run, list[Score]]]") -> str:

@@ -44,6 +44,11 @@ def run(args: argparse.Namespace) -> int:
         model: "SpeechModel", search: "LoadedSearch", utterances: "Sequence[Utterance]"
     ) -> "list[Hypothesis]":
         recognizer = OnlineRecognizer(model, search=search.method, word_table=search.word_table)
-        return streaming_decode(recognizer, utterances, num_decode_streams=args.num_decode_streams)
+        return streaming_decode(
+            recognizer,
+            utterances,
+            num_decode_streams=args.num_decode_streams,
+            num_nbest=args.num_nbest,
+        )
 
     return print_scores(args, recognise, is_streaming=True)

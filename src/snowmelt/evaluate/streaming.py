@@ -19,7 +19,11 @@ __all__ = ["streaming_decode"]
 
 
 def streaming_decode(
-    recognizer: OnlineRecognizer, utterances: Sequence[Utterance], *, num_decode_streams: int
+    recognizer: OnlineRecognizer,
+    utterances: Sequence[Utterance],
+    *,
+    num_decode_streams: int,
+    num_nbest: int = 1,
 ) -> list[Hypothesis]:
     """Recognise all utterances of a test set in real chunks.
 
@@ -27,9 +31,10 @@ def streaming_decode(
         recognizer: does the work.
         utterances: the test set.
         num_decode_streams: most utterances that are decoded side by side.
+        num_nbest: most hypotheses of an utterance that are kept.
 
     Returns:
-        one row an utterance, sorted by id.
+        one an utterance, sorted by id.
 
     Raises:
         UserError: the sound of an utterance cannot be used.
@@ -38,15 +43,17 @@ def streaming_decode(
     sources = (_source(utterance, chunk_s) for utterance in utterances)
     rows: list[Hypothesis] = []
     with progress_bar("streaming", total=len(utterances)) as progress:
-        for outcome in recognize(recognizer, sources, max_streams=num_decode_streams):
+        for outcome in recognize(
+            recognizer,
+            sources,
+            max_streams=num_decode_streams,
+            num_nbest=num_nbest,
+        ):
             if outcome.error is not None:
                 raise outcome.error
-            assert outcome.result is not None
-            utterance = utterances[outcome.index]
-            words = outcome.result.text.split()
-            rows.append((utterance.utterance_id, utterance.words, words))
+            rows.append(Hypothesis(utterances[outcome.index], outcome.nbest))
             progress.advance(1)
-    return sorted(rows)
+    return sorted(rows, key=lambda row: row.utterance.utterance_id)
 
 
 def _source(utterance: Utterance, chunk_s: float) -> AudioSource:
