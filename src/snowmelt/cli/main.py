@@ -32,6 +32,7 @@ __all__ = ["COMMANDS", "build_parser", "entry_point", "main"]
 COMMANDS: Final = (
     "prepare",
     "train",
+    "train-lm",
     "decode",
     "streaming-decode",
     "export",

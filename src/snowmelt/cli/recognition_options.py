@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from snowmelt.cli.arguments import (
     add_bool,
     finite_float,
+    finite_floats,
     natural_int,
     positive_float,
     positive_int,
@@ -212,8 +213,8 @@ def add_search_options(
     )
     group.add_argument(
         "--ngram-lm-scale",
-        type=finite_float,
-        default=0.01,
+        type=finite_floats,
+        default=(0.01,),
         metavar="X",
         help="LG methods: scale of the graph's scores; LODR (below 0), ngram_rescoring: of the "
         "token n-gram's (default: 0.01)",
@@ -299,9 +300,9 @@ def search_options(
         max_states=args.max_states,
         num_paths=args.num_paths,
         nbest_scale=args.nbest_scale,
-        ngram_lm_scale=args.ngram_lm_scale,
+        ngram_lm_scale=_single(args.ngram_lm_scale, "--ngram-lm-scale"),
         lm_type=args.lm_type,
-        lm_scale=args.lm_scale,
+        lm_scale=_single(args.lm_scale, "--lm-scale"),
         tokens_ngram=args.tokens_ngram,
         icefall_compat=args.icefall_compat,
     )
@@ -331,11 +332,12 @@ def load_search(
     """
     from snowmelt.core.files import require_file
     from snowmelt.search.hotwords import hotword_graph, parse_hotwords
-    from snowmelt.search.methods import build_search
+    from snowmelt.search.methods import GRAPH_METHODS, build_search
 
     lms = load_lms(args, options, tokenizer)
-    # --lang-dir is the folder of the token n-grams then, whether it holds a graph or not.
-    graph = _decoding_graph(args, tokenizer) if args.graph or lms == (None, None) else None
+    # --lang-dir may be the folder of token n-grams for another method of the same sweep.
+    needs_graph = args.graph or options.decoding_method in GRAPH_METHODS
+    graph = _decoding_graph(args, tokenizer) if needs_graph else None
     if args.hotwords_file is None:
         method = build_search(options, graph=graph, lms=lms)
         has_words = graph is not None and graph.has_words

@@ -48,8 +48,9 @@ def add_scoring_options(parser: argparse.ArgumentParser, defaults: FastBeamDefau
         "(default: 1)",
     )
     parser.epilog = (
-        "--epoch, --avg and --decoding-method take lists, as in --epoch 28,29,30 --avg 1,5,9: all "
-        "combinations are scored, and a table of them ends the output."
+        "--epoch, --avg, --decoding-method, --lm-scale and --ngram-lm-scale take lists, as in "
+        "--epoch 28,29,30 --avg 1,5,9: all combinations are scored, and a table of them ends the "
+        "output."
     )
 
 
@@ -104,12 +105,31 @@ def _combinations(args: argparse.Namespace) -> list[argparse.Namespace]:
     ]
     return [
         argparse.Namespace(
-            **{**vars(args), "epoch": epoch, "avg": avg, "decoding_method": (method,)}
+            **{
+                **vars(args),
+                "epoch": epoch,
+                "avg": avg,
+                "decoding_method": (method,),
+                "lm_scale": (lm_scale,),
+                "ngram_lm_scale": (ngram_lm_scale,),
+            }
         )
         for epoch in lists[0]
         for avg in lists[1]
         for method in args.decoding_method or ("greedy_search",)
+        for lm_scale, ngram_lm_scale in _scales(args, method)
     ]
+
+
+def _scales(args: argparse.Namespace, method: str) -> list[tuple[float, float]]:
+    """Scales of the language model and of the n-gram; those without a use are not varied."""
+    from snowmelt.search.methods import LM_METHODS, NGRAM_METHODS
+
+    has_graph_scale = method.endswith("_LG")
+    lm_scales = args.lm_scale if method in LM_METHODS else args.lm_scale[:1]
+    uses_ngram = method in NGRAM_METHODS or has_graph_scale
+    ngram_scales = args.ngram_lm_scale if uses_ngram else args.ngram_lm_scale[:1]
+    return [(lm_scale, ngram_scale) for lm_scale in lm_scales for ngram_scale in ngram_scales]
 
 
 def _require_checkpoints(exp_dir: Path, weights: "WeightsChoice") -> None:
@@ -186,7 +206,13 @@ def _table(rows: "Sequence[tuple[_Run, list[Score]]]") -> str:
     """Word error rates of all runs, a line each, the columns aligned."""
     names = [score.test_set for score in rows[0][1]]
     weights_name = "iter" if rows[0][0].weights.iteration else "epoch"
-    lines = [[weights_name, "avg", "method", *names]]
+    # Scales are columns where they vary.
+    scales = [
+        name
+        for name in ("lm_scale", "ngram_lm_scale")
+        if len({getattr(run.search, name) for run, _ in rows}) > 1
+    ]
+    lines = [[weights_name, "avg", "method", *scales, *names]]
     for run, scores in rows:
         weights = run.weights
         lines.append(
@@ -194,6 +220,7 @@ def _table(rows: "Sequence[tuple[_Run, list[Score]]]") -> str:
                 str(weights.iteration or weights.epoch),
                 str(weights.avg),
                 run.search.decoding_method,
+                *(f"{getattr(run.search, name):g}" for name in scales),
                 *(f"{score.stats.wer:.2f}" for score in scores),
             ]
         )

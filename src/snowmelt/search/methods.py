@@ -65,7 +65,7 @@ class SearchOptions:
         nbest_scale: what lattice scores are multiplied by before paths are drawn.
         ngram_lm_scale: what the scores of an LG graph are multiplied by, or those of the token
             n-gram; below 0 in the LODR methods, which take it away.
-        lm_type: which language model: an order of token n-grams, as in 3gram.
+        lm_type: which language model: rnn, transformer, or an order of token n-grams, as in 3gram.
         lm_scale: what its scores are multiplied by.
         tokens_ngram: order of the token n-gram, of LODR and modified_beam_search_ngram_rescoring.
         ilme_scale: share of the internal language model that is subtracted, of fast_beam_search;

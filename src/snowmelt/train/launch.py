@@ -29,11 +29,18 @@ from snowmelt.text.tokenizer import (
     train_bpe,
     vocabulary_hash,
 )
+from snowmelt.train.checkpoints import newest_checkpoint
 from snowmelt.train.elastic import launch, num_cores, restart_count
-from snowmelt.train.resume import newest_checkpoint
 from snowmelt.train.trainer import RunOptions, train
 
-__all__ = ["RunPlan", "default_exp_dir", "prepare_run", "run_settings", "start_run"]
+__all__ = [
+    "RunPlan",
+    "checkpoint_to_resume",
+    "default_exp_dir",
+    "prepare_run",
+    "run_settings",
+    "start_run",
+]
 
 # The environment variable with the number of processes, where they have been started already.
 _STARTED_BY_TORCHRUN: Final = "WORLD_SIZE"
@@ -155,7 +162,7 @@ def prepare_run(
     # The checkpoints need not be on the machines of the others; and processes that were started
     # again go on from the newest one, whatever was asked for: see `train`.
     if os.environ.get("RANK", "0") == "0" and restart_count() == 0:
-        resume_from = _checkpoint_to_resume(exp_dir, resume, start_epoch, start_batch)
+        resume_from = checkpoint_to_resume(exp_dir, resume, start_epoch, start_batch)
     device = str(pick_device(device))
     num_processes = _choose_world_size(world_size, device)
     if world_size == "auto" and device == "cpu" and _STARTED_BY_TORCHRUN not in os.environ:
@@ -225,9 +232,19 @@ def _how_to_go_on(exp_dir: Path) -> str:
     return f"go on from {newest.name} with --resume auto"
 
 
-def _checkpoint_to_resume(
+def checkpoint_to_resume(
     exp_dir: Path, resume: str, start_epoch: int, start_batch: int
 ) -> Path | None:
+    """The checkpoint that a run goes on from; None: it starts anew.
+
+    Args:
+        exp_dir: the run's folder.
+        resume: auto or no.
+        start_epoch, start_batch: see `prepare_run`.
+
+    Raises:
+        UserError: there is no such checkpoint, or there are some of which nothing was said.
+    """
     if start_epoch < 1 or start_batch < 0:
         raise ConfigError(
             f"--start-epoch {start_epoch} --start-batch {start_batch}: both count what is done",
