@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+from lhotse.supervision import AlignmentItem
 
+from snowmelt.data.alignment import TimedWord
 from snowmelt.evaluate.utterances import from_cuts
 from tests.evaluate.corpus import NoiseCorpus
 
@@ -16,3 +18,13 @@ def test_cuts_become_utterances(tmp_path):
     assert rates == (16000, 8000, 16000)
     assert [len(sound) for sound in sounds] == [8000, 7200, 20800]
     assert all(sound.dtype == np.float32 for sound in sounds)
+    assert all(u.timed_words == () for u in utterances)
+
+
+def test_times_of_words_count_from_the_start_of_the_cut(tmp_path):
+    (cut, *_) = NoiseCorpus(tmp_path).cuts("test")
+    words = [AlignmentItem("A", 0.1, 0.15), AlignmentItem("BC", 0.3, 0.1)]
+    cut.supervisions[0].alignment = {"word": words}
+    later = cut.truncate(offset=0.05, preserve_id=True)
+    (utterance,) = from_cuts([later])
+    assert utterance.timed_words == (TimedWord("A", 0.05, 0.2), TimedWord("BC", 0.25, 0.35))

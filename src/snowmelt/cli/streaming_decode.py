@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from snowmelt.cli.arguments import positive_int
+from snowmelt.cli.arguments import add_bool, positive_int
 from snowmelt.cli.recognition_options import STREAMING_DEFAULTS
 from snowmelt.cli.scoring import add_scoring_options, print_scores
 
@@ -33,17 +33,31 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         metavar="N",
         help="most utterances decoded side by side (default: 2000)",
     )
+    add_bool(
+        parser,
+        "--latency",
+        default=False,
+        help="measure how late words come: printed, and kept as latency-*.json beside the results",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Score the test sets; one line of result a set on standard output."""
+    from snowmelt.evaluate.partials import PartialLog
     from snowmelt.evaluate.streaming import streaming_decode
     from snowmelt.runtime.recognizer import OnlineRecognizer
+
+    partials = PartialLog() if args.latency else None
 
     def recognise(
         model: "SpeechModel", search: "LoadedSearch", utterances: "Sequence[Utterance]"
     ) -> "list[Hypothesis]":
         recognizer = OnlineRecognizer(model, search=search.method, word_table=search.word_table)
-        return streaming_decode(recognizer, utterances, num_decode_streams=args.num_decode_streams)
+        return streaming_decode(
+            recognizer,
+            utterances,
+            num_decode_streams=args.num_decode_streams,
+            partials=partials,
+        )
 
-    return print_scores(args, recognise, is_streaming=True)
+    return print_scores(args, recognise, is_streaming=True, partials=partials)

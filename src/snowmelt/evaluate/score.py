@@ -3,6 +3,7 @@
 Invariant: knows no recognizer; `decode` and `streaming_decode` hand in how utterances become words.
 """
 
+import dataclasses
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +14,9 @@ from snowmelt.checkpoint.experiment import load_experiment
 from snowmelt.core.errors import DataError
 from snowmelt.core.log import setup_logging
 from snowmelt.data.corpora import Corpus, open_corpus, selection_of
+from snowmelt.evaluate.latency import measure
+from snowmelt.evaluate.latency_file import read_latency, write_latency
+from snowmelt.evaluate.partials import PartialLog
 from snowmelt.evaluate.report import (
     DecodingSettings,
     Score,
@@ -40,6 +44,9 @@ def score_splits(
     data_dir: Path,
     manifest_dir: Path,
     splits: Sequence[Literal["train", "dev", "test"]],
+    partials: PartialLog | None = None,
+    inputs: str = "",
+    reuse: bool = False,
 ) -> Iterator[Score]:
     """Score splits of a corpus and write their result files.
 
@@ -52,6 +59,9 @@ def score_splits(
         data_dir: folder of prepared corpora.
         manifest_dir: folder of the manifests of other corpora.
         splits: which parts, in order; test stands for all test sets of the corpus.
+        partials: what `recognise` fills while it works: the latency is measured then.
+        inputs: with `partials`, of `latency_file.digest_of_inputs`.
+        reuse: with `partials`, a test set whose latency was kept is not recognised again.
 
     Yields:
         the word errors of each test set; as text, the line that the original prints.
@@ -72,6 +82,12 @@ def score_splits(
     _logger.info("Weights: %s", weights)
     _logger.info("%s", settings)
     for name, utterances in test_sets:
+        if partials is not None and reuse:
+            kept = read_latency(name, utterances, settings=settings, exp_dir=exp_dir, inputs=inputs)
+            if kept is not None:
+                _logger.info("%s: measured before", name)
+                yield kept
+                continue
         start = time.perf_counter()
         rows = recognise(utterances)
         elapsed_s = time.perf_counter() - start
@@ -85,6 +101,11 @@ def score_splits(
             elapsed_s / audio_s,
         )
         score = write_report(rows, name, settings, exp_dir)
+        if partials is not None:
+            score = dataclasses.replace(score, latency=measure(partials, utterances, elapsed_s))
+            write_latency(
+                score, utterances, partials, settings=settings, exp_dir=exp_dir, inputs=inputs
+            )
         _logger.info("%s", score)
         yield score
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from snowmelt.audio.samples import Float32Array
 from snowmelt.core.progress import progress_bar
+from snowmelt.evaluate.partials import PartialLog
 from snowmelt.evaluate.utterances import Hypothesis, Utterance
 from snowmelt.presets.frames import FEATURE_FRAME_S
 from snowmelt.runtime.recognizer import OnlineRecognizer
@@ -19,7 +20,11 @@ __all__ = ["streaming_decode"]
 
 
 def streaming_decode(
-    recognizer: OnlineRecognizer, utterances: Sequence[Utterance], *, num_decode_streams: int
+    recognizer: OnlineRecognizer,
+    utterances: Sequence[Utterance],
+    *,
+    num_decode_streams: int,
+    partials: PartialLog | None = None,
 ) -> list[Hypothesis]:
     """Recognise all utterances of a test set in real chunks.
 
@@ -27,6 +32,7 @@ def streaming_decode(
         recognizer: does the work.
         utterances: the test set.
         num_decode_streams: most utterances that are decoded side by side.
+        partials: keeps what is shown while they are heard, for `evaluate/latency.py`.
 
     Returns:
         one row an utterance, sorted by id.
@@ -37,8 +43,15 @@ def streaming_decode(
     chunk_s = recognizer.decode_chunk_len * FEATURE_FRAME_S
     sources = (_source(utterance, chunk_s) for utterance in utterances)
     rows: list[Hypothesis] = []
+    if partials is not None:
+        partials.begin(recognizer)
     with progress_bar("streaming", total=len(utterances)) as progress:
-        for outcome in recognize(recognizer, sources, max_streams=num_decode_streams):
+        for outcome in recognize(
+            recognizer,
+            sources,
+            max_streams=num_decode_streams,
+            on_partial=None if partials is None else partials.add,
+        ):
             if outcome.error is not None:
                 raise outcome.error
             assert outcome.result is not None

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from lhotse.cut import Cut
 
 from snowmelt.audio.samples import Float32Array
-from snowmelt.data.cuts import AudioCache, cut_text, load_samples
+from snowmelt.data.alignment import TimedWord
+from snowmelt.data.cuts import AudioCache, cut_text, cut_words, load_samples
 
 __all__ = ["Hypothesis", "Utterance", "from_cuts"]
 
@@ -26,12 +27,14 @@ class Utterance:
         words: what was said.
         duration_s: length of the sound in seconds.
         load: gives the sample rate and the samples, (num_samples,) float32; may raise UserError.
+        timed_words: the words with their times, where the corpus knows them; otherwise empty.
     """
 
     utterance_id: str
     words: list[str]
     duration_s: float
     load: Callable[[], tuple[int, Float32Array]]
+    timed_words: tuple[TimedWord, ...] = ()
 
 
 def from_cuts(cuts: Iterable[Cut]) -> list[Utterance]:
@@ -42,5 +45,15 @@ def from_cuts(cuts: Iterable[Cut]) -> list[Utterance]:
         return lambda: (int(cut.sampling_rate), load_samples(cut, cache))
 
     return [
-        Utterance(cut.id, cut_text(cut).split(), float(cut.duration), loader(cut)) for cut in cuts
+        Utterance(
+            cut.id, cut_text(cut).split(), float(cut.duration), loader(cut), _timed_words(cut)
+        )
+        for cut in cuts
     ]
+
+
+def _timed_words(cut: Cut) -> tuple[TimedWord, ...]:
+    return tuple(
+        TimedWord(word.symbol, word.start, round(word.start + word.duration, ndigits=8))
+        for word in cut_words(cut)
+    )
