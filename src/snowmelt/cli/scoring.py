@@ -18,6 +18,7 @@ from snowmelt.cli.recognition_options import (
     search_options,
     weights_choice,
 )
+from snowmelt.cli.table import aligned
 
 if TYPE_CHECKING:
     from snowmelt.checkpoint.experiment import ExperimentConfig
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from snowmelt.runtime.load import WeightsChoice
     from snowmelt.search.methods import SearchOptions
 
-__all__ = ["Run", "add_scoring_options", "planned_runs", "print_scores", "scored_runs"]
+__all__ = ["Recognise", "Run", "add_scoring_options", "planned_runs", "print_scores", "scored_runs"]
 
 
 Recognise = Callable[["SpeechModel", LoadedSearch, "Sequence[Utterance]"], "list[Hypothesis]"]
@@ -254,11 +255,7 @@ def _table(rows: "Sequence[tuple[Run, list[Score]]]") -> str:
                 *(f"{score.stats.wer:.2f}" for score in scores),
             ]
         )
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
+    return aligned(lines)
 
 
 def _add_corpus_options(parser: argparse.ArgumentParser) -> None:

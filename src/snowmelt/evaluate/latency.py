@@ -31,13 +31,13 @@ class Spread(NamedTuple):
     """Some values in few numbers.
 
     Attributes:
-        count: how many values.
+        number: how many values.
         mean: their mean.
         p50: half of them are not above it.
         p90: nine of ten are not above it.
     """
 
-    count: int
+    number: int
     mean: float
     p50: float
     p90: float
@@ -144,7 +144,7 @@ def latency_text(name: str, latency: Latency) -> str:
     lines = [f"[{name}] {'seconds of sound':<42}  {'mean':>6}  {'p50':>6}  {'p90':>6}  of"]
     lines += [
         f"[{name}] {label:<42}  {spread.mean:6.3f}  {spread.p50:6.3f}  {spread.p90:6.3f}  "
-        f"{spread.count}"
+        f"{spread.number}"
         for label, spread in rows.items()
         if spread is not None
     ]

@@ -104,7 +104,7 @@ def read_latency(
         content = json.loads(latency_path(exp_dir, test_set, settings).read_text("utf-8"))
         if content["inputs"] != _with_test_set(inputs, utterances):
             return None
-        latency = {
+        latency: dict[str, Any] = {
             name: Spread(**value) if isinstance(value, dict) else value
             for name, value in content["latency"].items()
         }
