@@ -14,6 +14,7 @@ from snowmelt.checkpoint.experiment import load_experiment
 from snowmelt.core.errors import DataError
 from snowmelt.core.log import setup_logging
 from snowmelt.data.corpora import Corpus, open_corpus, selection_of
+from snowmelt.evaluate.edges import edge_errors
 from snowmelt.evaluate.latency import measure
 from snowmelt.evaluate.latency_file import read_latency, write_latency
 from snowmelt.evaluate.partials import PartialLog
@@ -107,6 +108,7 @@ def score_splits(
                 score, utterances, partials, settings=settings, exp_dir=exp_dir, inputs=inputs
             )
         _logger.info("%s", score)
+        _logger.info("%s: %s", name, edge_errors(rows))
         yield score
 
 
