@@ -33,3 +33,12 @@ def test_who_spoke_and_when(tmp_path):
     known, mixed = from_cuts([cut, other])
     assert known.speaker == "ann" and known.timed_words == (TimedWord("A", 0.125, 0.375),)
     assert mixed.speaker == "" and mixed.words == ["A", "BC", "D"]
+
+
+def test_times_of_words_count_from_the_start_of_the_cut(tmp_path):
+    (cut, *_) = NoiseCorpus(tmp_path).cuts("test")
+    words = [AlignmentItem("A", 0.1, 0.15), AlignmentItem("BC", 0.3, 0.1)]
+    cut.supervisions[0].alignment = {"word": words}
+    later = cut.truncate(offset=0.05, preserve_id=True)
+    (utterance,) = from_cuts([later])
+    assert utterance.timed_words == (TimedWord("A", 0.05, 0.2), TimedWord("BC", 0.25, 0.35))

@@ -120,6 +120,12 @@ class FbankConfig:
         beyond_first = num_samples + self.left_overhang - self.frame_length
         return 0 if beyond_first < 0 else 1 + beyond_first // self.frame_shift
 
+    def num_samples_needed(self, num_frames: int) -> int:
+        """Fewest first samples in which so many frames lie; 10 ms settings: 160 n + 120."""
+        if num_frames == 0:
+            return 0
+        return (num_frames - 1) * self.frame_shift - self.left_overhang + self.frame_length
+
 
 def fbank(samples: Float32Array, config: FbankConfig | None = None) -> Float32Array:
     """Log-mel features of a whole signal.

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from snowmelt.checkpoint.heads import MAIN_HEAD
+from snowmelt.evaluate.latency import Latency
 from snowmelt.evaluate.utterances import Hypothesis
 from snowmelt.runtime.load import WeightsChoice
 from snowmelt.search.methods import LM_METHODS, NGRAM_METHODS, SearchOptions
@@ -71,11 +72,13 @@ class Score:
         test_set: its name.
         key: see `result_key`.
         stats: the errors.
+        latency: how late the words came; None if that was not measured.
     """
 
     test_set: str
     key: str
     stats: WerStats
+    latency: Latency | None = None
 
     def __str__(self) -> str:
         return f"[{self.test_set}-{self.key}] {self.stats}"

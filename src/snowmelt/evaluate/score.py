@@ -3,6 +3,7 @@
 Invariant: knows no recognizer; `decode` and `streaming_decode` hand in how utterances become words.
 """
 
+import dataclasses
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,6 +14,10 @@ from snowmelt.checkpoint.experiment import load_experiment
 from snowmelt.core.errors import DataError
 from snowmelt.core.log import setup_logging
 from snowmelt.data.corpora import Corpus, open_corpus, selection_of
+from snowmelt.evaluate.edges import edge_errors
+from snowmelt.evaluate.latency import measure
+from snowmelt.evaluate.latency_file import read_latency, write_latency
+from snowmelt.evaluate.partials import PartialLog
 from snowmelt.evaluate.report import (
     DecodingSettings,
     Score,
@@ -43,6 +48,9 @@ def score_splits(
     manifest_dir: Path,
     splits: Sequence[Literal["train", "dev", "test"]],
     about: Mapping[str, Any],
+    partials: PartialLog | None = None,
+    inputs: str = "",
+    reuse: bool = False,
 ) -> Iterator[Score]:
     """Score splits of a corpus and write their result files.
 
@@ -56,6 +64,9 @@ def score_splits(
         manifest_dir: folder of the manifests of other corpora.
         splits: which parts, in order; test stands for all test sets of the corpus.
         about: what else the results depend on, kept in the JSON files: values that JSON knows.
+        partials: what `recognise` fills while it works: the latency is measured then.
+        inputs: with `partials`, of `latency_file.digest_of_inputs`.
+        reuse: with `partials`, a test set whose latency was kept is not recognised again.
 
     Yields:
         the word errors of each test set; as text, the line that the original prints.
@@ -76,6 +87,12 @@ def score_splits(
     _logger.info("Weights: %s", weights)
     _logger.info("%s", settings)
     for name, utterances in test_sets:
+        if partials is not None and reuse:
+            kept = read_latency(name, utterances, settings=settings, exp_dir=exp_dir, inputs=inputs)
+            if kept is not None:
+                _logger.info("%s: measured before", name)
+                yield kept
+                continue
         start = time.perf_counter()
         rows = recognise(utterances)
         elapsed_s = time.perf_counter() - start
@@ -89,11 +106,17 @@ def score_splits(
             elapsed_s / audio_s,
         )
         score = write_report(rows, name, settings, exp_dir)
+        if partials is not None:
+            score = dataclasses.replace(score, latency=measure(partials, utterances, elapsed_s))
+            write_latency(
+                score, utterances, partials, settings=settings, exp_dir=exp_dir, inputs=inputs
+            )
         times = word_times(rows)
         write_transcripts(rows, score, settings, exp_dir, about=about, times=times)
         if times is not None:
             _logger.info("%s: %s", name, times)
         _logger.info("%s", score)
+        _logger.info("%s: %s", name, edge_errors(hypothesis.row for hypothesis in rows))
         yield score
 
 

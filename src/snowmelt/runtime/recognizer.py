@@ -97,6 +97,21 @@ class OnlineRecognizer:
         """Feature frames of 10 ms in a chunk."""
         return self._chunk_len
 
+    @property
+    def max_chunks(self) -> int:
+        """Most chunks that `decode_streams` takes at once."""
+        return self._max_chunks
+
+    def sound_needed_s(self, num_chunks: int) -> float:
+        """Seconds that a stream must have heard before it can advance by its first chunks.
+
+        A window reads a little beyond its chunk: that much a chunk comes later than its own end.
+        """
+        features = self._model.features
+        overlap = self._model.backend.front_end.window_overlap
+        num_frames = num_chunks * self._chunk_len + overlap
+        return features.num_samples_needed(num_frames) / features.sample_rate
+
     def create_stream(self) -> OnlineStream:
         """A stream that has heard nothing."""
         backend = self._model.backend
