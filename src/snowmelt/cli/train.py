@@ -159,8 +159,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--bpe-model",
         type=Path,
         metavar="FILE",
-        help="a SentencePiece model, or a folder with a vocabulary (default: made from the "
-        "training transcripts)",
+        help="a SentencePiece model, or a folder with a vocabulary (default: that of prepare own "
+        "--tokenizer, or made from the training transcripts)",
     )
     run_group.add_argument(
         "--exp-dir",
@@ -377,6 +377,7 @@ def run(args: argparse.Namespace) -> int:
             resume=args.resume,
             start_epoch=args.start_epoch,
             start_batch=args.start_batch,
+            takes_prepared_vocabulary=args.tokenizer is None and args.vocab_size is None,
             listen=workers.map if args.audit else None,
         )
     start_run(plan, max_restarts=args.max_restarts, master_port=args.master_port)

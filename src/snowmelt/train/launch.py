@@ -30,6 +30,7 @@ from snowmelt.text.tokenizer import (
     build_chars,
     build_words,
     load_tokenizer,
+    prepared_vocabulary,
     train_bpe,
     vocabulary_hash,
 )
@@ -136,6 +137,7 @@ def prepare_run(
     resume: str,
     start_epoch: int,
     start_batch: int,
+    takes_prepared_vocabulary: bool = False,
     listen: MapTasks | None = None,
 ) -> RunPlan:
     """Settle everything about a run.
@@ -147,6 +149,8 @@ def prepare_run(
         manifest_dir: folder of the manifests of corpora that are no archives.
         musan_dir: where noise is found; None: in manifest_dir.
         bpe_model: vocabulary to use; None: made from the training transcripts.
+        takes_prepared_vocabulary: rather than making one, take that which was prepared with the
+            main corpus, if there is one.
         device: auto, cpu, cuda or mps.
         world_size: number of processes, or auto; the processes that auto chooses on a CPU share
             the batch, so that a step learns from as much as with one.
@@ -184,6 +188,8 @@ def prepare_run(
         for part in config.data.parts
     ]
     texts = _texts(corpora)
+    if bpe_model is None and takes_prepared_vocabulary:
+        bpe_model = _prepared_vocabulary(data_dir, config.data.corpus)
     tokenizer = _tokenizer(config.data, texts) if bpe_model is None else load_tokenizer(bpe_model)
     if listen is not None and is_first:
         _audit(corpora, config, tokenizer, data_dir, listen)
@@ -359,6 +365,14 @@ def _texts(corpora: Iterable[Corpus]) -> list[str]:
         # Validation needs it, and shall not find it missing after hours.
         corpus.cuts("dev")
     return texts
+
+
+def _prepared_vocabulary(data_dir: Path, corpus: str) -> Path | None:
+    folder = prepared_vocabulary(data_dir, corpus)
+    if not folder.exists():
+        return None
+    _logger.info("Vocabulary of %s: %s (--tokenizer makes another)", corpus, folder)
+    return folder
 
 
 def _tokenizer(data: DataConfig, texts: list[str]) -> Tokenizer:
