@@ -83,6 +83,11 @@ def test_an_audit_that_forbids_training(listed: Path, capsys: pytest.CaptureFixt
         (["own", "--recordings", "r.jsonl.gz"], "--recordings and --supervisions belong together"),
         (["own", "--transcripts", "x.tsv", "--name", "../x"], "no name of a corpus"),
         (["own", "--transcripts", "x.tsv", "--dev-share", "1"], "is no share"),
+        (["own", "--transcripts", "x.tsv", "--dask-address", "a:1"], "add --executor dask"),
+        (
+            ["audit", "own", "--executor", "dask", "--dask-address", "a:1", "--nj", "2"],
+            "--nj has no meaning with --dask-address",
+        ),
         (["own", "--transcripts", "x.tsv", "--byte-fallback"], "(hint: add --tokenizer bpe)"),
         (
             ["own", "--transcripts", "x.tsv", "--tokenizer", "chars", "--vocab-size", "9"],

@@ -1,13 +1,13 @@
 """`snowmelt prepare audit`: is a corpus fit to be trained on?"""
 
 import argparse
-import os
 import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from snowmelt.cli.arguments import finite_float, positive_int
+from snowmelt.cli.arguments import finite_float
+from snowmelt.cli.worker_options import add_worker_options, chosen_workers
 from snowmelt.core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def add_audit(
     parser.add_argument(
         "--ignore", nargs="+", default=[], metavar="DEFECT", help="defects that are none here"
     )
-    parser.add_argument("--nj", type=positive_int, help="worker processes (default: one a core)")
+    add_worker_options(parser)
     for name, text in _LIMITS.items():
         parser.add_argument(
             f"--{name.replace('_', '-')}", type=finite_float, metavar="X", help=text
@@ -93,13 +93,13 @@ def run_audit(args: argparse.Namespace) -> int:
     from snowmelt.data.audit import DEFECTS, Audit, AuditLimits, audit
     from snowmelt.data.audit.report import report_text, write_report
     from snowmelt.data.audit.start import memory_path, remember_heard
-    from snowmelt.prepare.workers import Workers
     from snowmelt.presets.recipes import data_preset
     from snowmelt.text.tokenizer import load_tokenizer
 
     unknown = sorted(set(args.ignore) - set(DEFECTS))
     if unknown:
         raise ConfigError(f"there is no defect {unknown[0]!r}", f"known: {', '.join(DEFECTS)}")
+    workers = chosen_workers(args)
     setup_logging()
     tokenizer = None if args.bpe_model is None else load_tokenizer(args.bpe_model)
     corpus = _corpus(args)
@@ -112,7 +112,7 @@ def run_audit(args: argparse.Namespace) -> int:
     }
     lengths = {n: getattr(preset, n) for n in ("min_utterance_s", "max_utterance_s")}
     limits = AuditLimits(**{**lengths, **chosen})
-    with Workers(args.nj or len(os.sched_getaffinity(0))) as workers:
+    with workers:
         found = audit(splits, limits=limits, tokenizer=tokenizer, map_tasks=workers.map)
     remember_heard(
         memory_path(args.data_dir, corpus.name), found.utterances, found.findings, limits

@@ -1,12 +1,12 @@
 """`snowmelt prepare own`: a list of transcripts and sound files become a corpus."""
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from snowmelt.cli.arguments import add_bool, finite_float, positive_int
+from snowmelt.cli.worker_options import add_worker_options, chosen_workers
 from snowmelt.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def add_own(
         default=False,
         help="leave out what cannot be used instead of refusing",
     )
-    parser.add_argument("--nj", type=positive_int, help="worker processes (default: one a core)")
+    add_worker_options(parser)
     parser.add_argument("--force", action="store_true", help="make everything again")
     return parser
 
@@ -111,11 +111,11 @@ def run_own(args: argparse.Namespace) -> int:
     from snowmelt.prepare.own import OwnCorpus, own_steps
     from snowmelt.prepare.own_vocabulary import vocabulary_step
     from snowmelt.prepare.pipeline import Pipeline
-    from snowmelt.prepare.workers import Workers
 
     if not args.name or args.name.startswith(".") or "/" in args.name:
         raise ConfigError(f"{args.name!r} is no name of a corpus", "use letters and digits")
     vocabulary = _vocabulary(args)
+    workers = chosen_workers(args)
     setup_logging()
     utterances, folder = _utterances(args)
     corpus = OwnCorpus(
@@ -127,7 +127,7 @@ def run_own(args: argparse.Namespace) -> int:
         test_share=args.test_share,
         skip_bad=args.skip_bad,
     )
-    with Workers(args.nj or len(os.sched_getaffinity(0))) as workers:
+    with workers:
         steps = own_steps(corpus, args.data_dir, workers)
         if vocabulary is not None:
             steps.append(vocabulary_step(args.name, args.data_dir, vocabulary))
