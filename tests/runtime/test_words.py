@@ -44,6 +44,15 @@ def test_a_word_ends_where_the_next_token_begins_or_soon_after_its_last():
     ]
 
 
+def test_bytes_are_spelled_in_a_word():
+    tokens = ["▁ca", "f", "<0xC3>", "<0xA9>", "▁", "<0xE4>", "<0xB8>", "<0x96>", "▁", "<0xE4>"]
+    words = timed_words(tokens, [0.1 * n for n in range(10)], [0.0] * 10)
+    assert [word.text for word in words] == ["café", "世"]
+    tokenizer = BpeTokenizer(["<blk>", "<sos/eos>", "<unk>", *dict.fromkeys(tokens)], None)
+    ids = [tokenizer.id_to_token.index(token) for token in tokens]
+    assert tokenizer.decode(ids) == "café 世"
+
+
 def test_no_tokens_no_words():
     assert timed_words([], [], []) == ()
 

@@ -59,7 +59,7 @@ class DataConfig:
     train_parts: tuple[str, ...] = ()
     dev_parts: tuple[str, ...] = ()
     test_parts: tuple[str, ...] = ()
-    on_the_fly_feats: bool = True
+    on_the_fly_feats: bool | None = None  # None: stored features where there are fitting ones
     max_duration: float = 200.0
     bucketing_sampler: bool = True
     num_buckets: int = 30

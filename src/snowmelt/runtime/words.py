@@ -14,6 +14,8 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
+from snowmelt.text.tokenizer import joined_tokens
+
 __all__ = ["Word", "confidence", "graph_words", "timed_words", "token_ends"]
 
 _WORD_START: Final = "▁"
@@ -123,7 +125,7 @@ def _spelled_words(tokens: Sequence[str]) -> Iterator[tuple[str, list[int]]]:
             groups.append([])
         groups[-1].append(i)
     for group in groups:
-        text = "".join(tokens[i] for i in group).removeprefix(_WORD_START)
+        text = joined_tokens([tokens[i] for i in group]).removeprefix(_WORD_START)
         # Nothing follows the blank: it began no word.
         if text:
             yield text, group

@@ -49,6 +49,10 @@ class Corpus(Protocol):
     def test_sets(self) -> tuple[str, ...]:
         """Names of the test sets, which `cuts` knows too; "test" is all of them together."""
 
+    @property
+    def known_defects(self) -> frozenset[str]:
+        """Defects (`snowmelt.data.audit.DEFECTS`) that its makers' own splits have."""
+
     def cuts(self, split: str, epoch: int = 0) -> CutSet:
         """The utterances of a split: 16 kHz, mono, in memory (all but the sound itself).
 

@@ -48,6 +48,7 @@ class EdgeCorpus:
     """
 
     varies_with_epoch: Final = False
+    known_defects: Final = frozenset[str]()
 
     def __init__(
         self, name: str, test_sets: tuple[str, ...], cuts: Callable[[str], CutSet]
