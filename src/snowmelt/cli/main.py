@@ -34,6 +34,7 @@ COMMANDS: Final = (
     "train",
     "decode",
     "streaming-decode",
+    "compare",
     "export",
     "transcribe",
     "info",
