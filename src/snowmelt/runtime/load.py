@@ -359,7 +359,6 @@ def _load_script(
     first = path.encoder if isinstance(path, ModelFiles) else path
     facts = script_facts(first)
     tokenizer = tokenizer or tokenizer_beside(first)
-    require_vocabulary(tokenizer, facts.get("vocabulary_hash"), str(first))
     if isinstance(path, ModelFiles):
         models = ScriptModels(path.encoder, path.decoder, path.joiner)
         backend = traced_backend(models, unk_id=tokenizer.unk_id, device=device)
@@ -378,6 +377,7 @@ def _load_script(
             f"{path} has {backend.vocab_size} tokens, the vocabulary {tokenizer.vocab_size}",
             "take the tokens.txt that the model was trained with",
         )
+    require_vocabulary(tokenizer, facts.get("vocabulary_hash"), str(first))
     return SpeechModel(
         backend=backend,
         tokenizer=tokenizer,
