@@ -5,6 +5,7 @@ Names and meanings of the options are the original's (icefall's decode.py and st
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -72,7 +73,9 @@ def print_scores(args: argparse.Namespace, recognise: _Recognise, *, is_streamin
     ]
     for run in runs:
         _require_checkpoints(args.exp_dir, run.weights)
-    searches = [load_search(args, run.search, tokenizer) for run in runs]
+    lms: dict[Any, Any] = {}
+    searches = [load_search(args, run.search, tokenizer, lms) for run in runs]
+    rankings = _Rankings(recognise)
     table: list[tuple[_Run, list[Score]]] = []
     model, loaded = None, None
     for run, search in zip(runs, searches, strict=True):
@@ -81,7 +84,8 @@ def print_scores(args: argparse.Namespace, recognise: _Recognise, *, is_streamin
             model, loaded = load(args.exp_dir, run.weights, run.args), run.weights
         assert model is not None
         scores = []
-        for score in _scored(run, model, search, recognise, config, is_streaming=is_streaming):
+        hypotheses = rankings.of(run, model, search)
+        for score in _scored(run, model, hypotheses, config, is_streaming=is_streaming):
             print(score, flush=True)
             scores.append(score)
         table.append((run, scores))
@@ -96,6 +100,41 @@ class _Run(NamedTuple):
     args: argparse.Namespace
     weights: "WeightsChoice"
     search: "SearchOptions"
+
+
+class _Rankings:
+    """Recognises a test set once for all scales of a method that ranks at the end."""
+
+    def __init__(self, recognise: _Recognise) -> None:
+        self._recognise = recognise
+        self._of: tuple[Any, ...] = ()
+        self._rows: dict[tuple[str, ...], list[Hypothesis]] = {}
+
+    def of(
+        self, run: _Run, model: "SpeechModel", search: LoadedSearch
+    ) -> "Callable[[Sequence[Utterance]], list[Hypothesis]]":
+        """What finds the hypotheses of a run."""
+        if not search.is_rescored:
+            return lambda utterances: self._recognise(model, search, utterances)
+
+        from snowmelt.evaluate.rescored import rescored
+
+        decoded = (run.weights, replace(run.search, lm_scale=0.0, ngram_lm_scale=0.0))
+        if decoded != self._of:
+            self._of, self._rows = decoded, {}
+
+        def ranked(utterances: "Sequence[Utterance]") -> "list[Hypothesis]":
+            test_set = tuple(utterance.utterance_id for utterance in utterances)
+            if test_set not in self._rows:
+                self._rows[test_set] = self._recognise(model, search, utterances)
+            return rescored(
+                self._rows[test_set],
+                lm_scale=run.search.lm_scale,
+                ngram_lm_scale=run.search.ngram_lm_scale,
+                num_nbest=run.args.num_nbest,
+            )
+
+        return ranked
 
 
 def _combinations(args: argparse.Namespace) -> list[argparse.Namespace]:
@@ -148,8 +187,7 @@ def _require_checkpoints(exp_dir: Path, weights: "WeightsChoice") -> None:
 def _scored(
     run: _Run,
     model: "SpeechModel",
-    search: LoadedSearch,
-    recognise: _Recognise,
+    hypotheses: "Callable[[Sequence[Utterance]], list[Hypothesis]]",
     config: "ExperimentConfig",
     *,
     is_streaming: bool,
@@ -159,7 +197,7 @@ def _scored(
 
     args = run.args
     return score_splits(
-        lambda utterances: recognise(model, search, utterances),
+        hypotheses,
         DecodingSettings(
             weights=run.weights,
             decode_chunk_len=model.backend.decode_chunk_len,

@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
             recognizer,
             utterances,
             num_decode_streams=args.num_decode_streams,
-            num_nbest=args.num_nbest,
+            num_nbest=None if search.is_rescored else args.num_nbest,
         )
 
     return print_scores(args, recognise, is_streaming=True)
