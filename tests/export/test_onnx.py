@@ -109,7 +109,7 @@ def test_the_encoder_is_what_sherpa_onnx_expects(encoder, exported):
     assert outputs[0] == ("encoder_out", floats, ("N", 8, 16))
     assert outputs[1:] == [(f"new_{name}", kind, shape) for name, kind, shape in states]
     ours = {"version": "1", "model_author": "k2-fsa"}
-        ours |= {"min_tail_s": "0.4", "sample_rate": "16000"}
+    ours |= {"min_tail_s": "0.4", "sample_rate": "16000"}
     assert _metadata(model) == facts | ours
 
 

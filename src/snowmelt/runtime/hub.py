@@ -9,7 +9,7 @@ was fetched once is found again without a network.
 """
 
 import re
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -61,7 +61,7 @@ def local_path(path: str | Path) -> Path:
 
 
 # The answer cannot change while a program runs: asking again would only cost time.
-@lru_cache(maxsize=None)
+@cache
 def _fetched(text: str) -> Path:
     match = _ADDRESS.fullmatch(text)
     if match is None:

@@ -7,6 +7,7 @@
     folder/encoder<...>.onnx   one of several such sets
     cpu_jit.pt                 a scripted model, with its vocabulary beside it
     encoder_jit_trace.pt       a traced one, with decoder_jit_trace.pt and joiner_jit_trace.pt
+    ModelFiles                 three traced or ONNX files of any names
     name.snowmelt, folder      a bundle
     hf:owner/name              any of these in a repository of Hugging Face
 
@@ -14,6 +15,7 @@ Invariant: torch is imported inside functions only, when a model that needs it i
 """
 
 import dataclasses
+import logging
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,20 +28,22 @@ from snowmelt.checkpoint.experiment import (
 )
 from snowmelt.checkpoint.heads import MAIN_HEAD
 from snowmelt.core.errors import CheckpointError
+from snowmelt.presets.models import ModelConfig, ZipformerConfig
 from snowmelt.runtime.backend import SpeechModel
 from snowmelt.runtime.bundle import Bundle
 from snowmelt.runtime.bundle_store import is_bundle
+from snowmelt.runtime.dimensions import check_dimensions, dimensions_of
 from snowmelt.runtime.filled import filled_transducer
+from snowmelt.runtime.hub import local_path
 from snowmelt.runtime.load_bundle import load_bundle
 from snowmelt.runtime.load_onnx import load_onnx
-from snowmelt.runtime.stored import stored_features, stored_tail
+from snowmelt.runtime.model_files import ModelFiles
+from snowmelt.runtime.model_in import model_in
 from snowmelt.runtime.vocabulary import require_vocabulary, tokenizer_beside
 from snowmelt.search.methods import SearchOptions
-from snowmelt.text.tokenizer import Tokenizer
+from snowmelt.text.tokenizer import Tokenizer, vocabulary_hash
 
 if TYPE_CHECKING:
-    import torch
-
     from snowmelt.models.transducer import Transducer
 
 __all__ = [
@@ -49,6 +53,8 @@ __all__ = [
     "load_model",
     "load_transducer",
 ]
+
+_logger = logging.getLogger(__name__)
 
 # As many epochs as the original's decode.py averages; a shorter run averages what it has.
 _DEFAULT_AVG: Final = 9
@@ -129,11 +135,13 @@ class LoadedTransducer(NamedTuple):
 
 
 def load_model(
-    path: str | Path,
+    path: str | Path | ModelFiles,
     *,
     weights: WeightsChoice | None = None,
     head: str = MAIN_HEAD,
     decode_chunk_len: int | None = None,
+    num_left_chunks: int | None = None,
+    tokenizer: Tokenizer | None = None,
     device: str = "auto",
     num_threads: int | None = None,
 ) -> SpeechModel:
@@ -141,13 +149,17 @@ def load_model(
 
     Args:
         path: an experiment's folder, or one of its checkpoint files; a folder with three ONNX files
-            and tokens.txt, or the encoder among them.
+            and tokens.txt, or the encoder among them; or three files by name.
         weights: which checkpoints of a folder to average; None for its pretrained.pt, or the
             newest average if there is none. A file is taken as it is.
         head: of a training on several corpora, whose decoder and joiner to use: "main", or the
             short name of another corpus, as in `decoder_<name>`.
         decode_chunk_len: feature frames of 10 ms the encoder advances by; None for the value in
             config.yaml, or that of the ONNX files, which cannot be changed.
+        num_left_chunks: chunks of left context of a Zipformer's attention; None: as trained, for
+            weights alone the recipe's four. Exported files cannot be changed.
+        tokenizer: the vocabulary, for files without one beside them; of an experiment it must be
+            its own.
         device: auto, cpu, cuda or mps; ONNX files run on the CPU.
         num_threads: CPU threads of one calculation; None: torch's present number, or one for ONNX
             files.
@@ -158,50 +170,103 @@ def load_model(
     Example:
         recognizer = OnlineRecognizer(load_model("runs/digits"))
     """
-    path = _existing(path)
-    asked = {"averaging checkpoints": weights is not None, "another head": head != MAIN_HEAD}
-    if is_bundle(path):
-        _refuse(asked, f"{path} is a bundle")
+    path = path if isinstance(path, ModelFiles) else _found(path)
+    model = _loaded(
+        path,
+        _Asked(weights, head, decode_chunk_len, num_left_chunks, tokenizer, device, num_threads),
+    )
+    if num_left_chunks is not None:
+        asked = {"num_left_chunks": num_left_chunks}
+        if check_dimensions(model.dimensions, asked, model.weights):
+            raise CheckpointError(f"{model.weights} does not say what its left context is")
+    _logger.info("Model: %s", model.weights)
+    return model
+
+
+def default_search(path: str | Path | ModelFiles) -> SearchOptions:
+    """How a model recognises where nothing else is asked for, before it is loaded.
+
+    Raises:
+        UserError: it does not exist, or is a damaged bundle.
+    """
+    if isinstance(path, ModelFiles):
+        return SearchOptions()
+    path = _found(path)
+    return Bundle(path).facts.search if is_bundle(path) else SearchOptions()
+
+
+class _Asked(NamedTuple):
+    """The options of `load_model`."""
+
+    weights: WeightsChoice | None
+    head: str
+    decode_chunk_len: int | None
+    num_left_chunks: int | None
+    tokenizer: Tokenizer | None
+    device: str
+    num_threads: int | None
+
+
+def _loaded(path: Path | ModelFiles, asked: _Asked) -> SpeechModel:
+    """The model of a path, by what the path is."""
+    fixed = {
+        "averaging checkpoints": asked.weights is not None,
+        "another head": asked.head != MAIN_HEAD,
+    }
+    if isinstance(path, Path) and is_bundle(path):
+        _refuse(fixed, f"{path} is a bundle")
         return load_bundle(
-            Bundle(path), decode_chunk_len=decode_chunk_len, device=device, num_threads=num_threads
+            Bundle(path),
+            decode_chunk_len=asked.decode_chunk_len,
+            tokenizer=asked.tokenizer,
+            device=asked.device,
+            num_threads=asked.num_threads,
         )
     if _is_onnx(path):
-        asked[f"device {device}"] = device not in ("auto", "cpu")
-        _refuse(asked, f"{path} holds ONNX files")
-        return load_onnx(path, decode_chunk_len=decode_chunk_len, num_threads=num_threads or 1)
+        fixed[f"device {asked.device}"] = asked.device not in ("auto", "cpu")
+        _refuse(fixed, f"{path} holds ONNX files")
+        return load_onnx(
+            path,
+            decode_chunk_len=asked.decode_chunk_len,
+            tokenizer=asked.tokenizer,
+            num_threads=asked.num_threads or 1,
+        )
 
     import torch
 
     from snowmelt.checkpoint.files import is_torchscript
     from snowmelt.models.device import pick_device
     from snowmelt.runtime.backends.torch_eager import TorchBackend
+    from snowmelt.runtime.load_torchscript import load_torchscript
 
-    if num_threads is not None:
-        torch.set_num_threads(num_threads)
-    torch_device = pick_device(device)
-    if path.is_file() and is_torchscript(path):
-        return _load_script(path, decode_chunk_len, torch_device)
-    model, config, tokenizer, description, head = load_transducer(
-        path, weights=weights, head=head, decode_chunk_len=decode_chunk_len
+    if asked.num_threads is not None:
+        torch.set_num_threads(asked.num_threads)
+    torch_device = pick_device(asked.device)
+    if isinstance(path, ModelFiles) or (path.is_file() and is_torchscript(path)):
+        _refuse(fixed, f"{path} is a TorchScript program")
+        return load_torchscript(
+            path,
+            decode_chunk_len=asked.decode_chunk_len,
+            tokenizer=asked.tokenizer,
+            device=torch_device,
+        )
+    network, config, tokenizer, description, head = load_transducer(
+        path,
+        weights=asked.weights,
+        head=asked.head,
+        decode_chunk_len=asked.decode_chunk_len,
+        num_left_chunks=asked.num_left_chunks,
+        tokenizer=asked.tokenizer,
     )
     return SpeechModel(
-        backend=TorchBackend(model, config.model, unk_id=tokenizer.unk_id, device=torch_device),
+        backend=TorchBackend(network, config.model, unk_id=tokenizer.unk_id, device=torch_device),
         tokenizer=tokenizer,
         features=config.features,
         min_tail_s=config.min_tail_s,
         weights=description,
         head=head,
+        dimensions=dimensions_of(config.model),
     )
-
-
-def default_search(path: str | Path) -> SearchOptions:
-    """How a model recognises where nothing else is asked for, before it is loaded.
-
-    Raises:
-        UserError: a bundle is damaged.
-    """
-    path = Path(path)
-    return Bundle(path).facts.search if is_bundle(path) else SearchOptions()
 
 
 def load_transducer(
@@ -210,29 +275,39 @@ def load_transducer(
     weights: WeightsChoice | None = None,
     head: str = MAIN_HEAD,
     decode_chunk_len: int | None = None,
+    num_left_chunks: int | None = None,
+    tokenizer: Tokenizer | None = None,
     folded: bool = True,
 ) -> LoadedTransducer:
     """Load a trained model's networks into CPU memory, in evaluation mode.
 
     Args:
-        path, weights, head, decode_chunk_len: as in `load_model`, for torch's files.
+        path, weights, head, decode_chunk_len, num_left_chunks, tokenizer: as in `load_model`, for
+            torch's files.
         folded: the scales that LSTM transducers have beside their weights are multiplied in; if
             False the state dict has the original's names.
 
     Raises:
         UserError: as `load_model`.
     """
-    path = _existing(path)
+    path = _found(path)
     if path.is_file() and not (path.parent / "config.yaml").exists():
-        config, tokenizer = _guessed(path)
+        config, tokenizer = _guessed(path, tokenizer)
     else:
-        config, tokenizer = load_experiment(path if path.is_dir() else path.parent)
+        config, own = load_experiment(path if path.is_dir() else path.parent)
+        if tokenizer is not None and vocabulary_hash(tokenizer) != vocabulary_hash(own):
+            raise CheckpointError(
+                f"the vocabulary given has {tokenizer.vocab_size} tokens and is not the one that "
+                f"{path} was trained with ({own.vocab_size})",
+                "leave --tokens and --bpe-model out: the experiment holds its own",
+            )
+        tokenizer = own
     part = config.data.part_of_head(head)
     if head in (part.label, part.corpus):
         head = MAIN_HEAD if part == config.data.parts[0] else part.label
-    if decode_chunk_len is not None:
-        model_config = dataclasses.replace(config.model, decode_chunk_len=decode_chunk_len)
-        config = dataclasses.replace(config, model=model_config)
+    config = dataclasses.replace(
+        config, model=_with_chunks(config.model, decode_chunk_len, num_left_chunks)
+    )
 
     source, description = _chosen_weights(path, weights)
     ours = source.get("snowmelt")
@@ -249,23 +324,34 @@ def load_transducer(
     return LoadedTransducer(model, config, tokenizer, description, head)
 
 
-def _guessed(path: Path) -> tuple[ExperimentConfig, Tokenizer]:
+def _with_chunks(
+    config: ModelConfig, decode_chunk_len: int | None, num_left_chunks: int | None
+) -> ModelConfig:
+    if decode_chunk_len is not None:
+        config = dataclasses.replace(config, decode_chunk_len=decode_chunk_len)
+    if num_left_chunks is not None and isinstance(config, ZipformerConfig):
+        config = dataclasses.replace(config, num_left_chunks=num_left_chunks)
+    return config
+
+
+def _guessed(path: Path, tokenizer: Tokenizer | None) -> tuple[ExperimentConfig, Tokenizer]:
     """What weights that come alone were trained with, as far as their shapes say."""
     from snowmelt.checkpoint.files import load_checkpoint
     from snowmelt.checkpoint.icefall import model_config_of, state_dict_of
 
     model = model_config_of(state_dict_of(load_checkpoint(path), str(path)), str(path))
-    return ExperimentConfig(model=model), tokenizer_beside(path)
+    return ExperimentConfig(model=model), tokenizer or tokenizer_beside(path)
 
 
-def _existing(path: str | Path) -> Path:
-    path = Path(path)
+def _found(path: str | Path) -> Path:
+    """The model itself: a file or a folder on this machine."""
+    path = local_path(path)
     if not path.exists():
         raise CheckpointError(
             f"model {path} does not exist",
-            "give an experiment's folder, a checkpoint file or a folder of ONNX files",
+            "give an experiment's folder, a checkpoint file, a bundle or a folder of ONNX files",
         )
-    return path
+    return model_in(path) if path.is_dir() else path
 
 
 def _refuse(asked: Mapping[str, bool], what_it_is: str) -> None:
@@ -274,47 +360,13 @@ def _refuse(asked: Mapping[str, bool], what_it_is: str) -> None:
         raise CheckpointError(f"{what_it_is}: {what} is not possible with it")
 
 
-def _is_onnx(path: Path) -> bool:
+def _is_onnx(path: Path | ModelFiles) -> bool:
+    if isinstance(path, ModelFiles):
+        return path.form() == "onnx"
     if path.is_file():
         return path.suffix == ".onnx"
     # An experiment may hold exported files beside its checkpoints.
     return not (path / "config.yaml").exists() and any(path.glob("encoder*.onnx"))
-
-
-def _load_script(path: Path, decode_chunk_len: int | None, device: "torch.device") -> SpeechModel:
-    from snowmelt.runtime.backends.torchscript import (
-        ScriptModels,
-        script_facts,
-        scripted_backend,
-        traced_backend,
-    )
-
-    facts = script_facts(path)
-    tokenizer = tokenizer_beside(path)
-    require_vocabulary(tokenizer, facts.get("vocabulary_hash"), str(path))
-    if path.name.startswith("encoder"):
-        rest = path.name.removeprefix("encoder")
-        models = ScriptModels(
-            path, path.with_name(f"decoder{rest}"), path.with_name(f"joiner{rest}")
-        )
-        backend = traced_backend(models, unk_id=tokenizer.unk_id, device=device)
-        if decode_chunk_len not in (None, backend.decode_chunk_len):
-            raise CheckpointError(
-                f"{path} takes chunks of {backend.decode_chunk_len} frames, not of "
-                f"{decode_chunk_len}",
-                f"export it again with --decode-chunk-len {decode_chunk_len}",
-            )
-    else:
-        backend = scripted_backend(
-            path, unk_id=tokenizer.unk_id, decode_chunk_len=decode_chunk_len, device=device
-        )
-    return SpeechModel(
-        backend=backend,
-        tokenizer=tokenizer,
-        features=stored_features(facts, str(path)),
-        min_tail_s=stored_tail(facts, str(path)),
-        weights=str(path),
-    )
 
 
 def _chosen_weights(path: Path, weights: WeightsChoice | None) -> tuple[dict[str, Any], str]:

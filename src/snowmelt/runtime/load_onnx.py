@@ -8,6 +8,8 @@ from pathlib import Path
 from snowmelt.core.errors import CheckpointError
 from snowmelt.runtime.backend import SpeechModel
 from snowmelt.runtime.backends.onnx import OnnxBackend, OnnxModels, find_onnx_files
+from snowmelt.runtime.dimensions import onnx_dimensions
+from snowmelt.runtime.model_files import ModelFiles
 from snowmelt.runtime.stored import stored_features, stored_tail
 from snowmelt.runtime.vocabulary import require_vocabulary, tokenizer_beside
 from snowmelt.text.tokenizer import Tokenizer
@@ -15,23 +17,34 @@ from snowmelt.text.tokenizer import Tokenizer
 __all__ = ["checked_onnx", "load_onnx"]
 
 
-def load_onnx(path: Path, *, decode_chunk_len: int | None, num_threads: int) -> SpeechModel:
-    """A folder with three files and tokens.txt, or the encoder among them.
+def load_onnx(
+    path: Path | ModelFiles,
+    *,
+    decode_chunk_len: int | None,
+    tokenizer: Tokenizer | None,
+    num_threads: int,
+) -> SpeechModel:
+    """A folder with three files and tokens.txt, the encoder among them, or the three.
 
     Args:
-        path: the folder, or the encoder's file.
+        path: the folder, the encoder's file, or all files.
         decode_chunk_len: what the files must take; None: whatever they do.
+        tokenizer: the vocabulary; None: the one beside the files.
         num_threads: CPU threads of one calculation.
 
     Raises:
         UserError: a file is missing, cannot be loaded or does not fit the others.
     """
-    models = find_onnx_files(path)
+    if isinstance(path, ModelFiles):
+        models = OnnxModels(path.encoder, path.decoder, path.joiner)
+    else:
+        models = find_onnx_files(path)
     assert isinstance(models.encoder, Path), models
-    tokenizer = tokenizer_beside(models.encoder)
+    where = "given" if tokenizer else "beside it"
+    tokenizer = tokenizer or tokenizer_beside(models.encoder)
     name = str(models.encoder)
     backend = checked_onnx(
-        models, tokenizer, name, decode_chunk_len=decode_chunk_len, num_threads=num_threads
+        models, tokenizer, where, name, decode_chunk_len=decode_chunk_len, num_threads=num_threads
     )
     return SpeechModel(
         backend=backend,
@@ -39,12 +52,18 @@ def load_onnx(path: Path, *, decode_chunk_len: int | None, num_threads: int) -> 
         features=stored_features(backend.metadata, name, num_mel_bins=backend.num_features),
         min_tail_s=stored_tail(backend.metadata, name),
         weights=name,
+        dimensions={
+            **onnx_dimensions(backend.metadata),
+            "context_size": backend.scorer.context_size,
+            "joiner_dim": backend.joiner_dim,
+        },
     )
 
 
 def checked_onnx(
     models: OnnxModels,
     tokenizer: Tokenizer,
+    where: str,
     name: str,
     *,
     decode_chunk_len: int | None,
@@ -54,7 +73,8 @@ def checked_onnx(
 
     Args:
         models: the files.
-        tokenizer: the vocabulary found with them.
+        tokenizer: the vocabulary.
+        where: it is from, for messages.
         name: what to call them in messages.
         decode_chunk_len, num_threads: as `load_onnx`.
 
@@ -71,8 +91,7 @@ def checked_onnx(
     if scorer.vocab_size != tokenizer.vocab_size:
         decoder = models.decoder if isinstance(models.decoder, Path) else name
         raise CheckpointError(
-            f"{decoder} has {scorer.vocab_size} tokens, the vocabulary beside it "
-            f"{tokenizer.vocab_size}",
+            f"{decoder} has {scorer.vocab_size} tokens, the vocabulary {tokenizer.vocab_size}",
             "take the tokens.txt that the model was trained with",
         )
     require_vocabulary(tokenizer, scorer.vocabulary_hash, name)

@@ -19,13 +19,16 @@ from typing import Any, Final, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from snowmelt.checkpoint.icefall import model_config_of
 from snowmelt.core.errors import CheckpointError
 from snowmelt.core.files import require_file
 from snowmelt.presets.frames import LSTM_FRONT_END, ZIPFORMER_FRONT_END, FrontEnd
 from snowmelt.runtime.backends.torch_eager import TorchBackend
+from snowmelt.runtime.dimensions import Dimensions, dimensions_of
 
 __all__ = [
     "SCRIPT_FACTS",
+    "ScriptBackend",
     "ScriptModels",
     "load_script",
     "script_facts",
@@ -43,12 +46,43 @@ _LSTM_CHUNK_LEN: Final = 32
 _ZIPFORMER_AXES: Final = (1, 1, 2, 2, 2, 1, 1)
 
 
+# What tells the parts of a traced model from one another.
+_TRACED_PARTS: Final = {
+    "encoder": ("encoder_embed",),
+    "decoder": ("embedding",),
+    "joiner": ("encoder_proj", "decoder_proj", "output_linear"),
+}
+
+
 class ScriptModels(NamedTuple):
     """Three traced models, each a file or the bytes of one."""
 
     encoder: Path | bytes
     decoder: Path | bytes
     joiner: Path | bytes
+
+
+class ScriptBackend(TorchBackend):
+    """A `TorchBackend` over TorchScript programs.
+
+    Attributes:
+        dimensions: what names and shapes of the weights tell, by the recipes' option names; empty
+            where the weights have other names.
+        vocab_size: tokens of the prediction network.
+    """
+
+    def __init__(
+        self,
+        network: "_Network",
+        windows: "_Windows",
+        *,
+        unk_id: int | None,
+        device: torch.device | str,
+    ) -> None:
+        super().__init__(network, windows, unk_id=unk_id, device=device)
+        embedding: Tensor = _parameters(network.decoder)["embedding.weight"]
+        self.vocab_size = len(embedding)
+        self.dimensions = _dimensions(network)
 
 
 class _Windows(NamedTuple):
@@ -64,7 +98,7 @@ def scripted_backend(
     unk_id: int | None,
     decode_chunk_len: int | None = None,
     device: torch.device | str = "cpu",
-) -> TorchBackend:
+) -> ScriptBackend:
     """A backend over a cpu_jit.pt.
 
     Args:
@@ -77,6 +111,12 @@ def scripted_backend(
         CheckpointError: it is no such file.
     """
     script = load_script(model, "scripted model")
+    _require(
+        script,
+        ("encoder", "decoder", "joiner"),
+        f"{_name(model, 'the scripted model')} is no whole model",
+        "of a traced model all three files are needed: encoder, decoder and joiner",
+    )
     encoder = script.encoder
     if hasattr(encoder, "decode_chunk_size"):
         if decode_chunk_len is not None:
@@ -85,14 +125,17 @@ def scripted_backend(
     else:
         windows = _Windows(decode_chunk_len or _LSTM_CHUNK_LEN, LSTM_FRONT_END)
     network = _Network(_Encoder(encoder, windows, None), script.decoder, script.joiner)
-    return TorchBackend(network, windows, unk_id=unk_id, device=device)
+    return ScriptBackend(network, windows, unk_id=unk_id, device=device)
 
 
 def traced_backend(
     models: ScriptModels, *, unk_id: int | None, device: torch.device | str = "cpu"
-) -> TorchBackend:
+) -> ScriptBackend:
     """A backend over three traced files; arguments and errors as `scripted_backend`."""
-    encoder = load_script(models.encoder, "traced encoder")
+    encoder, decoder, joiner = (
+        _part(model, part, names)
+        for model, (part, names) in zip(models, _TRACED_PARTS.items(), strict=True)
+    )
     if hasattr(encoder, "decode_chunk_size"):
         windows = _Windows(2 * encoder.decode_chunk_size, ZIPFORMER_FRONT_END)
         window: int | None = windows.decode_chunk_len + windows.front_end.window_overlap
@@ -100,16 +143,60 @@ def traced_backend(
         windows, window = _Windows(_LSTM_CHUNK_LEN, LSTM_FRONT_END), None
     network = _Network(
         _Encoder(encoder, windows, window),
-        _TracedDecoder(load_script(models.decoder, "traced decoder")),
-        _TracedJoiner(load_script(models.joiner, "traced joiner")),
+        _TracedDecoder(decoder),
+        _TracedJoiner(joiner),
     )
-    return TorchBackend(network, windows, unk_id=unk_id, device=device)
+    return ScriptBackend(network, windows, unk_id=unk_id, device=device)
+
+
+def _part(model: Path | bytes, part: str, names: tuple[str, ...]) -> Any:
+    script = load_script(model, f"traced {part}")
+    what = f"{_name(model, f'the traced {part}')} is no traced {part}"
+    _require(script, names, what, "take the three files of one export, each by its own option")
+    return script
+
+
+def _require(script: Any, names: tuple[str, ...], what_it_is_not: str, hint: str) -> None:
+    missing = [name for name in names if not hasattr(script, name)]
+    if missing:
+        raise CheckpointError(f"{what_it_is_not}: it has no {missing[0]}", hint)
+
+
+def _name(model: Path | bytes, otherwise: str) -> str:
+    return str(model) if isinstance(model, Path) else otherwise
+
+
+def _parameters(script: Any) -> dict[str, Tensor]:
+    named: dict[str, Tensor] = dict(script.named_parameters())
+    return {key.removeprefix("script."): value for key, value in named.items()}
+
+
+def _dimensions(network: "_Network") -> Dimensions:
+    weights = {
+        f"{part}.{key}": value
+        for part in ("encoder", "decoder", "joiner")
+        for key, value in _parameters(getattr(network, part)).items()
+    }
+    try:
+        found = dict(dimensions_of(model_config_of(weights)))
+    except CheckpointError:
+        return {}
+    # What no weight tells is an attribute, or fixed by the recipe.
+    script = network.encoder.script
+    found["decode_chunk_len"] = network.encoder.windows.decode_chunk_len
+    if hasattr(script, "num_left_chunks"):
+        found["num_left_chunks"] = int(script.num_left_chunks)
+    else:
+        found.pop("num_left_chunks", None)
+    return found
 
 
 class _Network(nn.Module):
     """Three parts under the names that an eager transducer has."""
 
-    def __init__(self, encoder: nn.Module, decoder: Any, joiner: Any) -> None:
+    encoder: "_Encoder"
+
+    def __init__(self, encoder: "_Encoder", decoder: Any, joiner: Any) -> None:
         super().__init__()
         self.encoder, self.decoder, self.joiner = encoder, decoder, joiner
 
