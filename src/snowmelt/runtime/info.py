@@ -88,7 +88,9 @@ def describe(path: str | Path) -> dict[str, Any]:
 
 def _holds_it_itself(folder: Path) -> bool:
     """Whether all that is in a folder is told, not only the model that would be loaded."""
-    return model_in(folder).parent == folder and not any(folder.glob(f"*{SUFFIX}"))
+    return folder in (model_in(folder), model_in(folder).parent) and not any(
+        folder.glob(f"*{SUFFIX}")
+    )
 
 
 def _bundle(path: Path) -> dict[str, Any]:

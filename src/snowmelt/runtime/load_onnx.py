@@ -91,7 +91,8 @@ def checked_onnx(
     if scorer.vocab_size != tokenizer.vocab_size:
         decoder = models.decoder if isinstance(models.decoder, Path) else name
         raise CheckpointError(
-            f"{decoder} has {scorer.vocab_size} tokens, the vocabulary {tokenizer.vocab_size}",
+            f"{decoder} has {scorer.vocab_size} tokens, the vocabulary {where} "
+            f"{tokenizer.vocab_size}",
             "take the tokens.txt that the model was trained with",
         )
     require_vocabulary(tokenizer, scorer.vocabulary_hash, name)
