@@ -145,17 +145,24 @@ def load_model(
     device: str = "auto",
     num_threads: int | None = None,
 ) -> SpeechModel:
-    """Load a trained model.
+    """Load a trained model, whatever form it has; its `weights` and the log say what was chosen.
+
+    Of a folder, without options: a bundle; else an experiment's pretrained.pt, or the newest
+    average of its checkpoints if there is none; else ONNX files; else weights alone; else a
+    TorchScript program (`runtime.model_in`). Of a bundle: its ONNX files, unless the options ask
+    for what only the weights for torch can do.
 
     Args:
-        path: an experiment's folder, or one of its checkpoint files; a folder with three ONNX files
-            and tokens.txt, or the encoder among them; or three files by name.
+        path: an experiment's folder, or one of its checkpoint files; pretrained.pt with its
+            vocabulary; a bundle, folder or file; a folder with three ONNX files and tokens.txt, or
+            the encoder among them; cpu_jit.pt or encoder_jit_trace.pt; three files by name; or
+            hf:owner/name, a repository of Hugging Face with any of these.
         weights: which checkpoints of a folder to average; None for its pretrained.pt, or the
             newest average if there is none. A file is taken as it is.
         head: of a training on several corpora, whose decoder and joiner to use: "main", or the
             short name of another corpus, as in `decoder_<name>`.
-        decode_chunk_len: feature frames of 10 ms the encoder advances by; None for the value in
-            config.yaml, or that of the ONNX files, which cannot be changed.
+        decode_chunk_len: feature frames of 10 ms the encoder advances by; None: as trained, or as
+            exported. ONNX files cannot be changed.
         num_left_chunks: chunks of left context of a Zipformer's attention; None: as trained, for
             weights alone the recipe's four. Exported files cannot be changed.
         tokenizer: the vocabulary, for files without one beside them; of an experiment it must be
@@ -168,7 +175,9 @@ def load_model(
         UserError: a file is missing or damaged, or does not fit the model; no such head or device.
 
     Example:
-        recognizer = OnlineRecognizer(load_model("runs/digits"))
+        model = load_model("digits.snowmelt")
+        print(model.weights)  # digits.snowmelt (ONNX)
+        recognizer = OnlineRecognizer(model)
     """
     path = path if isinstance(path, ModelFiles) else _found(path)
     model = _loaded(
