@@ -76,8 +76,8 @@ class SpeechModel:
         min_tail_s: least seconds of zero samples after the last sample (see `audio.tail`).
         weights: which files the weights came from, for people.
         head: whose decoder and joiner these are, of a training on several corpora.
-        search: how tokens are found where nothing else is asked for: a bundle says it.
         dimensions: what is known of its sizes, by the recipes' option names.
+        search: how tokens are found where nothing else is asked for: a bundle says it.
     """
 
     backend: Backend
@@ -86,5 +86,5 @@ class SpeechModel:
     min_tail_s: float = 0.4
     weights: str = ""
     head: str = "main"
-    search: SearchOptions = field(default_factory=SearchOptions)
     dimensions: Dimensions = field(default_factory=dict)
+    search: SearchOptions = field(default_factory=SearchOptions)
