@@ -141,9 +141,9 @@ def add_search_options(
         "--decoding-method",
         "--method",
         type=words,
-        default=("greedy_search",),
         metavar="NAME",
-        help="greedy_search, beam_search, modified_beam_search, ... (default: greedy_search)",
+        help="greedy_search, beam_search, modified_beam_search, ... (default: greedy_search, or "
+        "what a bundle says)",
     )
     group.add_argument(
         "--max-sym-per-frame",
@@ -154,9 +154,9 @@ def add_search_options(
     group.add_argument(
         "--blank-penalty",
         type=finite_float,
-        default=0.0,
         metavar="X",
-        help="taken from the score of blank: fewer deletions, more insertions (default: 0)",
+        help="taken from the score of blank: fewer deletions, more insertions (default: 0, or what "
+        "a bundle says)",
     )
     group.add_argument(
         "--temperature",
@@ -255,15 +255,25 @@ def add_search_options(
     parser.set_defaults(fast_beam_defaults=defaults)
 
 
-def search_options(args: argparse.Namespace) -> "SearchOptions":
+def search_options(
+    args: argparse.Namespace, defaults: "SearchOptions | None" = None
+) -> "SearchOptions":
     """The search that the options name.
+
+    Args:
+        args: values of `add_search_options`.
+        defaults: method and blank penalty where no option names them; None: the usual ones.
 
     Raises:
         ConfigError: there is no such method, or several are given.
     """
     from snowmelt.search.methods import SearchOptions
 
-    method = _single(args.decoding_method, "--decoding-method")
+    defaults = defaults or SearchOptions()
+    method = defaults.decoding_method
+    if args.decoding_method is not None:
+        method = _single(args.decoding_method, "--decoding-method")
+    blank_penalty = defaults.blank_penalty if args.blank_penalty is None else args.blank_penalty
     beam = args.fast_beam_defaults.beam
     if args.beam is not None:
         beam = args.beam
@@ -274,7 +284,7 @@ def search_options(args: argparse.Namespace) -> "SearchOptions":
     return SearchOptions(
         decoding_method=method,
         max_sym_per_frame=args.max_sym_per_frame,
-        blank_penalty=args.blank_penalty,
+        blank_penalty=blank_penalty,
         temperature=args.temperature,
         beam_size=args.beam_size,
         beam=beam,

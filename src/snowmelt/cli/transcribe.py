@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     """Transcribe all inputs; exit code 2 if one of them could not be."""
     from snowmelt.cli.transcript import LivePrinter, OrderedPrinter
     from snowmelt.core.errors import ConfigError
-    from snowmelt.runtime.load import WeightsChoice
+    from snowmelt.runtime.load import WeightsChoice, default_search
     from snowmelt.runtime.recognizer import OnlineRecognizer
     from snowmelt.runtime.scheduler import recognize
 
@@ -101,7 +101,8 @@ def run(args: argparse.Namespace) -> int:
         )
     sources = _microphone() if args.microphone else _sources(args.inputs)
     is_live = args.live or args.microphone
-    options = search_options(args)
+    default = default_search(path) if isinstance(path, Path) else None
+    options = search_options(args, default)
     model = load(path, None if chosen == WeightsChoice() else chosen, args)
     check_sample_rate(args, model)
     search = load_search(args, options, model.tokenizer)

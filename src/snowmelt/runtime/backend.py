@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from snowmelt.audio.fbank import FbankConfig
 from snowmelt.presets.frames import FrontEnd
 from snowmelt.runtime.dimensions import Dimensions
+from snowmelt.search.methods import SearchOptions
 from snowmelt.search.scorer import FloatArray, IntArray, Scorer
 from snowmelt.text.tokenizer import Tokenizer
 
@@ -76,6 +77,7 @@ class SpeechModel:
         weights: which files the weights came from, for people.
         head: whose decoder and joiner these are, of a training on several corpora.
         dimensions: what is known of its sizes, by the recipes' option names.
+        search: how tokens are found where nothing else is asked for: a bundle says it.
     """
 
     backend: Backend
@@ -85,3 +87,4 @@ class SpeechModel:
     weights: str = ""
     head: str = "main"
     dimensions: Dimensions = field(default_factory=dict)
+    search: SearchOptions = field(default_factory=SearchOptions)

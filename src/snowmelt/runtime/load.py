@@ -7,6 +7,8 @@
     folder/encoder<...>.onnx   one of several such sets
     cpu_jit.pt                 a scripted model, with its vocabulary beside it
     encoder_jit_trace.pt       a traced one, with decoder_jit_trace.pt and joiner_jit_trace.pt
+    name.snowmelt, folder      a bundle
+    hf:owner/name              any of these in a repository of Hugging Face
     ModelFiles                 three traced or ONNX files of any names
 
 Invariant: torch is imported inside functions only, when a model that needs it is really loaded.
@@ -16,9 +18,8 @@ import dataclasses
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from snowmelt.audio.fbank import FbankConfig
 from snowmelt.checkpoint.experiment import (
     ExperimentConfig,
     load_experiment,
@@ -28,23 +29,29 @@ from snowmelt.checkpoint.heads import MAIN_HEAD
 from snowmelt.core.errors import CheckpointError
 from snowmelt.presets.models import ModelConfig, ZipformerConfig
 from snowmelt.runtime.backend import SpeechModel
-from snowmelt.runtime.backends.onnx import OnnxBackend, OnnxModels, find_onnx_files
-from snowmelt.runtime.dimensions import check_dimensions, dimensions_of, onnx_dimensions
+from snowmelt.runtime.bundle import Bundle
+from snowmelt.runtime.bundle_store import is_bundle
+from snowmelt.runtime.dimensions import check_dimensions, dimensions_of
+from snowmelt.runtime.filled import filled_transducer
+from snowmelt.runtime.load_bundle import load_bundle
+from snowmelt.runtime.load_onnx import load_onnx
 from snowmelt.runtime.model_files import ModelFiles
-from snowmelt.text.tokenizer import Tokenizer, load_tokenizer, load_tokens, vocabulary_hash
+from snowmelt.runtime.stored import stored_features, stored_tail
+from snowmelt.runtime.vocabulary import require_vocabulary, tokenizer_beside
+from snowmelt.search.methods import SearchOptions
+from snowmelt.text.tokenizer import Tokenizer, vocabulary_hash
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
 
     from snowmelt.models.transducer import Transducer
 
 __all__ = [
     "LoadedTransducer",
     "WeightsChoice",
+    "default_search",
     "load_model",
     "load_transducer",
-    "tokenizer_beside",
 ]
 
 # As many epochs as the original's decode.py averages; a shorter run averages what it has.
@@ -162,14 +169,24 @@ def load_model(
         recognizer = OnlineRecognizer(load_model("runs/digits"))
     """
     path = path if isinstance(path, ModelFiles) else _existing(path)
-    asked = {
-        "averaging checkpoints": weights is not None,
-        "another head": head != MAIN_HEAD,
-    }
+    asked = {"averaging checkpoints": weights is not None, "another head": head != MAIN_HEAD}
+    if isinstance(path, Path) and is_bundle(path):
+        _refuse(asked, f"{path} is a bundle")
+        bundle = Bundle(path)
+        _require_own(tokenizer, bundle.tokenizer, path)
+        model = load_bundle(
+            bundle, decode_chunk_len=decode_chunk_len, device=device, num_threads=num_threads
+        )
+        return _with_left_context(model, num_left_chunks)
     if _is_onnx(path):
         asked[f"device {device}"] = device not in ("auto", "cpu")
         _refuse(asked, f"{path} holds ONNX files")
-        model = _load_onnx(path, decode_chunk_len, tokenizer, num_threads or 1)
+        model = load_onnx(
+            path,
+            decode_chunk_len=decode_chunk_len,
+            tokenizer=tokenizer,
+            num_threads=num_threads or 1,
+        )
         return _with_left_context(model, num_left_chunks)
 
     import torch
@@ -205,6 +222,16 @@ def load_model(
     return _with_left_context(model, num_left_chunks)
 
 
+def default_search(path: str | Path) -> SearchOptions:
+    """How a model recognises where nothing else is asked for, before it is loaded.
+
+    Raises:
+        UserError: a bundle is damaged.
+    """
+    path = Path(path)
+    return Bundle(path).facts.search if is_bundle(path) else SearchOptions()
+
+
 def load_transducer(
     path: str | Path,
     *,
@@ -231,12 +258,7 @@ def load_transducer(
         config, tokenizer = _guessed(path, tokenizer)
     else:
         config, own = load_experiment(path if path.is_dir() else path.parent)
-        if tokenizer is not None and vocabulary_hash(tokenizer) != vocabulary_hash(own):
-            raise CheckpointError(
-                f"the vocabulary given has {tokenizer.vocab_size} tokens and is not the one that "
-                f"{path} was trained with ({own.vocab_size})",
-                "leave --tokens and --bpe-model out: the experiment holds its own",
-            )
+        _require_own(tokenizer, own, path)
         tokenizer = own
     part = config.data.part_of_head(head)
     if head in (part.label, part.corpus):
@@ -245,23 +267,28 @@ def load_transducer(
         config, model=_with_chunks(config.model, decode_chunk_len, num_left_chunks)
     )
 
-    from snowmelt.checkpoint.icefall import load_icefall
-    from snowmelt.models.build import build_transducer
-    from snowmelt.models.scaled_layers import fold_scales
-
-    model = build_transducer(config.model, tokenizer.vocab_size)
     source, description = _chosen_weights(path, weights)
-    load_icefall(source, model, head=head, name=description)
-    if folded:
-        fold_scales(model)
-    for name, parameter in model.named_parameters():
-        # Such a model would not fail: it would find silence in everything.
-        if not bool(parameter.isfinite().all()):
-            raise CheckpointError(
-                f"the weights of {description} are not finite numbers ({name})",
-                "the training has diverged; choose an earlier checkpoint",
-            )
-    return LoadedTransducer(model.eval(), config, tokenizer, description, head)
+    ours = source.get("snowmelt")
+    if isinstance(ours, Mapping):
+        require_vocabulary(tokenizer, ours.get("vocabulary_hash"), description)
+    model = filled_transducer(
+        source,
+        config.model,
+        vocab_size=tokenizer.vocab_size,
+        head=head,
+        name=description,
+        folded=folded,
+    )
+    return LoadedTransducer(model, config, tokenizer, description, head)
+
+
+def _require_own(given: Tokenizer | None, own: Tokenizer, path: Path) -> None:
+    if given is not None and vocabulary_hash(given) != vocabulary_hash(own):
+        raise CheckpointError(
+            f"the vocabulary given has {given.vocab_size} tokens and is not the one that {path} "
+            f"was trained with ({own.vocab_size})",
+            "leave --tokens and --bpe-model out: the model holds its own",
+        )
 
 
 def _with_left_context(model: SpeechModel, num_left_chunks: int | None) -> SpeechModel:
@@ -305,7 +332,7 @@ def _existing(path: str | Path) -> Path:
 def _refuse(asked: Mapping[str, bool], what_it_is: str) -> None:
     """What is fixed in exported files cannot be asked for."""
     for what in (what for what, is_asked in asked.items() if is_asked):
-        raise CheckpointError(f"{what_it_is}: {what} is not possible with them")
+        raise CheckpointError(f"{what_it_is}: {what} is not possible with it")
 
 
 def _is_onnx(path: Path | ModelFiles) -> bool:
@@ -317,46 +344,6 @@ def _is_onnx(path: Path | ModelFiles) -> bool:
     return not (path / "config.yaml").exists() and any(path.glob("encoder*.onnx"))
 
 
-def _load_onnx(
-    path: Path | ModelFiles,
-    decode_chunk_len: int | None,
-    tokenizer: Tokenizer | None,
-    num_threads: int,
-) -> SpeechModel:
-    if isinstance(path, ModelFiles):
-        models = OnnxModels(path.encoder, path.decoder, path.joiner)
-    else:
-        models = find_onnx_files(path)
-    assert isinstance(models.encoder, Path), models
-    where = "given" if tokenizer else "beside it"
-    tokenizer = tokenizer or tokenizer_beside(models.encoder)
-    backend = OnnxBackend(models, unk_id=tokenizer.unk_id, num_threads=num_threads)
-    if decode_chunk_len not in (None, backend.decode_chunk_len):
-        raise CheckpointError(
-            f"{models.encoder} takes chunks of {backend.decode_chunk_len} frames, not of "
-            f"{decode_chunk_len}",
-            f"export it again with --decode-chunk-len {decode_chunk_len}",
-        )
-    if backend.scorer.vocab_size != tokenizer.vocab_size:
-        raise CheckpointError(
-            f"{models.decoder!s} has {backend.scorer.vocab_size} tokens, the vocabulary {where} "
-            f"{tokenizer.vocab_size}",
-            "take the tokens.txt that the model was trained with",
-        )
-    return SpeechModel(
-        backend=backend,
-        tokenizer=tokenizer,
-        features=FbankConfig(num_mel_bins=backend.num_features),
-        min_tail_s=_tail(backend, models.encoder),
-        weights=str(models.encoder),
-        dimensions={
-            **onnx_dimensions(backend.metadata),
-            "context_size": backend.scorer.context_size,
-            "joiner_dim": backend.joiner_dim,
-        },
-    )
-
-
 def _load_script(
     path: Path | ModelFiles,
     decode_chunk_len: int | None,
@@ -365,6 +352,7 @@ def _load_script(
 ) -> SpeechModel:
     from snowmelt.runtime.backends.torchscript import (
         ScriptModels,
+        script_facts,
         scripted_backend,
         traced_backend,
     )
@@ -373,6 +361,7 @@ def _load_script(
         rest = path.name.removeprefix("encoder")
         path = ModelFiles(path, path.with_name(f"decoder{rest}"), path.with_name(f"joiner{rest}"))
     first = path.encoder if isinstance(path, ModelFiles) else path
+    facts = script_facts(first)
     tokenizer = tokenizer or tokenizer_beside(first)
     if isinstance(path, ModelFiles):
         models = ScriptModels(path.encoder, path.decoder, path.joiner)
@@ -392,47 +381,27 @@ def _load_script(
             f"{path} has {backend.vocab_size} tokens, the vocabulary {tokenizer.vocab_size}",
             "take the tokens.txt that the model was trained with",
         )
+    require_vocabulary(tokenizer, facts.get("vocabulary_hash"), str(first))
     return SpeechModel(
-        backend=backend, tokenizer=tokenizer, weights=str(path), dimensions=backend.dimensions
+        backend=backend,
+        tokenizer=tokenizer,
+        features=stored_features(facts, str(path)),
+        min_tail_s=stored_tail(facts, str(path)),
+        weights=str(path),
+        dimensions=backend.dimensions,
     )
 
 
-def _tail(backend: OnnxBackend, encoder: Path) -> float:
-    """The tail that the exporter stored; files from elsewhere have the usual one."""
-    stored = backend.metadata.get("min_tail_s", "0.4")
-    try:
-        return float(stored)
-    except ValueError:
-        raise CheckpointError(f"{encoder} says min_tail_s is {stored!r}", "") from None
-
-
-def tokenizer_beside(model: Path) -> Tokenizer:
-    """The vocabulary of a model's file: of the experiment it lies in, or beside it.
-
-    Raises:
-        DataError: there is none, or it is malformed.
-    """
-    folder = model.parent
-    if (folder / "lang").is_dir():
-        return load_tokenizer(folder / "lang")
-    has_kind = any((folder / name).exists() for name in ("tokenizer.yaml", "bpe.model"))
-    if not has_kind and (folder / "tokens.txt").exists():
-        # Files made for other runtimes: enough to print words.
-        return load_tokens(folder / "tokens.txt")
-    return load_tokenizer(folder)
-
-
-def _chosen_weights(
-    path: Path, weights: WeightsChoice | None
-) -> "tuple[Path | dict[str, Tensor], str]":
-    """A checkpoint file or averaged weights, and what to call them."""
+def _chosen_weights(path: Path, weights: WeightsChoice | None) -> tuple[dict[str, Any], str]:
+    """A checkpoint or averaged weights, and what to call them."""
     from snowmelt.checkpoint.average import find_checkpoints, load_average
+    from snowmelt.checkpoint.files import load_checkpoint
 
     if path.is_file():
-        return path, str(path)
+        return load_checkpoint(path), str(path)
     exported = path / _EXPORTED_NAME
     if weights is None and exported.is_file():
-        return exported, str(exported)
+        return load_checkpoint(exported), str(exported)
     choice = (weights or WeightsChoice()).resolved(path)
     assert choice.avg is not None, choice
     files = find_checkpoints(

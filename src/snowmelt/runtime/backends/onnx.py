@@ -99,6 +99,7 @@ class OnnxScorer:
         self._joiner = joiner
         self.context_size = decoder.number("context_size")
         self.vocab_size = decoder.number("vocab_size")
+        self.vocabulary_hash = decoder.metadata.get("vocabulary_hash", "")
         self.blank_id = 0
         self.unk_id = unk_id
 

@@ -10,7 +10,9 @@ Invariant: everything but the shape of states and calls is `TorchBackend`.
 """
 
 import io
+import json
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -26,7 +28,18 @@ from snowmelt.presets.frames import LSTM_FRONT_END, ZIPFORMER_FRONT_END, FrontEn
 from snowmelt.runtime.backends.torch_eager import TorchBackend
 from snowmelt.runtime.dimensions import Dimensions, dimensions_of
 
-__all__ = ["ScriptBackend", "ScriptModels", "load_script", "scripted_backend", "traced_backend"]
+__all__ = [
+    "SCRIPT_FACTS",
+    "ScriptBackend",
+    "ScriptModels",
+    "load_script",
+    "script_facts",
+    "scripted_backend",
+    "traced_backend",
+]
+
+# Name of the extra file that our exports hold: vocabulary_hash, min_tail_s, sample_rate as JSON.
+SCRIPT_FACTS: Final = "snowmelt.json"
 
 # An LSTM takes windows of any length; this one is quick and waits for 320 ms of sound.
 _LSTM_CHUNK_LEN: Final = 32
@@ -316,3 +329,21 @@ def load_script(model: Path | bytes, what: str) -> Any:
             f"the {what} {model if isinstance(model, Path) else ''} is no TorchScript program",
             _EXPORT_HINT,
         ) from error
+
+
+def script_facts(path: Path) -> dict[str, Any]:
+    """What an export of ours says of itself beside its program; {} if it is another's.
+
+    Raises:
+        CheckpointError: it is no archive, or what it says is damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            ending = f"/extra/{SCRIPT_FACTS}"
+            names = [name for name in archive.namelist() if name.endswith(ending)]
+            facts = json.loads(archive.read(names[0])) if names else {}
+    except Exception as error:  # damaged bytes can fail in the parser in any way
+        raise CheckpointError(f"{path} is no TorchScript program", "export it again") from error
+    if not isinstance(facts, dict):
+        raise CheckpointError(f"{path} holds a {SCRIPT_FACTS} that is no object", "export it again")
+    return facts
