@@ -39,7 +39,7 @@ _PROGRAMS = ("sherpa-onnx", "snowmelt", "snowmelt wide")
 _VOCAB_SIZE = 500
 
 # So much that about a fourth of the frames emits a token, as in speech.
-_BLANK_BIAS = 4.0
+_BLANK_BIAS = 0.5
 
 
 def main() -> None:
