@@ -21,6 +21,7 @@ from snowmelt.data.concatenate import Concatenation, concatenated
 from snowmelt.data.cuts import AudioCache, cut_text, cut_words
 from snowmelt.data.features import FeatureReader
 from snowmelt.data.noise import NoiseMixer
+from snowmelt.data.shards import shard_of
 from snowmelt.presets.frames import ZIPFORMER_FRONT_END, FrontEnd, num_encoder_frames
 from snowmelt.text.tokenizer import Tokenizer
 
@@ -98,6 +99,12 @@ class AsrDataset:
     def durations(self) -> list[float]:
         """Seconds of each utterance, without appended silence: what the sampler wants."""
         return [float(cut.duration) for cut in self._cuts]
+
+    @property
+    def shards(self) -> list[str] | None:
+        """The shard of each utterance; None unless all are in shards."""
+        shards = [shard_of(cut, has_stored_features=self._reader.is_stored) for cut in self._cuts]
+        return shards if all(shards) else None
 
     @property
     def num_tokens(self) -> list[int]:

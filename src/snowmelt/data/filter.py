@@ -84,4 +84,6 @@ def filter_cuts(
 
 
 def _encoder_len(cut: Cut, config: FbankConfig) -> int:
-    return num_encoder_frames(config.num_frames(int(cut.num_samples)))
+    # One that has stored features may have no sound.
+    num_samples = cut.num_samples if cut.has_recording else cut.duration * cut.sampling_rate
+    return num_encoder_frames(config.num_frames(round(num_samples)))

@@ -218,9 +218,11 @@ class TrainingCorpus:
             DataError: no utterance of the corpus can be learnt from.
         """
         data = self._config.data
+        dataset = self.dataset(epoch)
         sampler = DurationBatchSampler(
-            self.dataset(epoch).durations,
+            dataset.durations,
             data.max_duration,
+            shards=dataset.shards,
             shuffle=data.shuffle,
             seed=self._config.train.seed,
             num_buckets=data.num_buckets,
