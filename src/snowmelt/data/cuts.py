@@ -11,7 +11,7 @@ this process run a command.
 import io
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -28,6 +28,7 @@ from snowmelt.audio.resample import resample
 from snowmelt.core.errors import DataError
 from snowmelt.core.files import require_file
 from snowmelt.data.shards import read_member, sound_place
+from snowmelt.data.stored_cuts import CutSequence, SpeedCopies, as_sequence
 
 __all__ = [
     "SPEED_KEY",
@@ -180,10 +181,9 @@ def with_speed_copies(cuts: CutSet, factors: Sequence[float] = (0.9, 1.1)) -> Cu
     with the speed. Copies have no stored features. Source: the three-fold training sets of
     icefall's LibriSpeech recipe.
     """
-    # lhotse would take stored features away from the original too, and say so for every cut.
-    sounds = [cut.drop_features() if cut.has_features else cut for cut in cuts]
-    copies: Iterable[Cut] = (cut.perturb_speed(factor) for factor in factors for cut in sounds)
-    return CutSet.from_cuts([*cuts, *copies])
+    copies = SpeedCopies(as_sequence(cuts), factors)
+    # Of cuts in memory, the copies are there too.
+    return CutSet(copies) if isinstance(as_sequence(cuts), CutSequence) else CutSet(list(copies))
 
 
 def has_speed_copies(cuts: CutSet) -> bool:
