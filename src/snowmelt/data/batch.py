@@ -5,8 +5,10 @@ of padding after it depends on its batch mates. Where utterances are joined, thi
 joined ones.
 """
 
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -21,6 +23,8 @@ from snowmelt.data.concatenate import Concatenation, concatenated
 from snowmelt.data.cuts import AudioCache, cut_text, cut_words
 from snowmelt.data.features import FeatureReader
 from snowmelt.data.noise import NoiseMixer
+from snowmelt.data.shards import shard_of
+from snowmelt.data.stored_cuts import as_sequence
 from snowmelt.data.voices import VoiceAugmentConfig, augment_voice
 from snowmelt.presets.frames import ZIPFORMER_FRONT_END, FrontEnd, num_encoder_frames
 from snowmelt.text.tokenizer import Tokenizer
@@ -83,7 +87,7 @@ class AsrDataset:
         seed: int = 42,
         cache: AudioCache | None = None,
     ) -> None:
-        self._cuts = list(cuts)
+        self._cuts = as_sequence(cuts)
         self._tokenizer = tokenizer
         self._reader = FeatureReader(fbank_config, cache, is_stored=has_stored_features)
         self._concatenation = concatenation
@@ -98,10 +102,22 @@ class AsrDataset:
     def __len__(self) -> int:
         return len(self._cuts)
 
-    @property
+    @cached_property
     def durations(self) -> list[float]:
         """Seconds of each utterance, without appended silence: what the sampler wants."""
         return [float(cut.duration) for cut in self._cuts]
+
+    @cached_property
+    def shards(self) -> list[str] | None:
+        """The shard of each utterance; None unless all are in shards."""
+        shards = []
+        for cut in self._cuts:
+            shard = shard_of(cut, has_stored_features=self._reader.is_stored)
+            if not shard:
+                return None
+            # One string for all that lie in it.
+            shards.append(sys.intern(shard))
+        return shards
 
     @property
     def num_tokens(self) -> list[int]:
