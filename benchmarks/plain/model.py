@@ -34,6 +34,7 @@ def make_plain(state: TrainState) -> None:
     for module in (activation, balancer):
         _replace(module, "cpu_kernels_usable", lambda _: False)
     _replace(attention_math, "_trains_on_cpu", lambda *_: False)
+    _replace(zipformer_encoder, "_packs_utterances", lambda _: False)
     _replace(zipformer_encoder, "chunk_windows", _masked_chunks)
     _replace(zipformer_encoder, "full_windows", _masked_utterances)
     forwards: dict[type[nn.Module], Callable[..., Tensor]] = {

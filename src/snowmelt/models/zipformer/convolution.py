@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snowmelt.models.regularisers import ActivationBalancer, DoubleSwish, scaled_conv1d
+from snowmelt.models.zipformer.packing import Packing, pack, unpack
 
 __all__ = ["ConvolutionModule", "depthwise_conv"]
 
@@ -40,17 +41,23 @@ class ConvolutionModule(nn.Module):
         self.activation = DoubleSwish()
         self.pointwise_conv2 = scaled_conv1d(channels, channels, kernel_size=1, initial_scale=0.05)
 
-    def forward(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, padding_mask: Tensor | None = None, packing: Packing | None = None
+    ) -> Tensor:
         """Whole utterances.
 
         Args:
-            x: (T, N, C).
+            x: (T, N, C), or (M, 1, C) with a packing.
             padding_mask: (N, T) bool; with it, padding frames enter the convolution as zeros.
+            packing: where the utterances are, if they stand one behind the other.
 
         Returns:
-            (T, N, C).
+            As x.
         """
         x = self._gated(x)
+        if packing is not None:
+            x = F.pad(unpack(x, packing), (0, 0, 0, 0, self.kernel_size - 1, 0))
+            return self._activated(pack(self._depthwise(x), packing))
         if padding_mask is not None:
             x = x.masked_fill(padding_mask.t().unsqueeze(-1), 0.0)
         return self._convolved(F.pad(x, (0, 0, 0, 0, self.kernel_size - 1, 0)))
@@ -73,7 +80,12 @@ class ConvolutionModule(nn.Module):
         return F.glu(self.deriv_balancer1(x), dim=-1)
 
     def _convolved(self, frames: Tensor) -> Tensor:
-        x = depthwise_conv(frames, self.depthwise_conv.weight, self.depthwise_conv.bias)
+        return self._activated(self._depthwise(frames))
+
+    def _depthwise(self, frames: Tensor) -> Tensor:
+        return depthwise_conv(frames, self.depthwise_conv.weight, self.depthwise_conv.bias)
+
+    def _activated(self, x: Tensor) -> Tensor:
         x = self.activation(self.deriv_balancer2(x))
         return F.linear(x, self.pointwise_conv2.weight.squeeze(-1), self.pointwise_conv2.bias)
 
