@@ -17,6 +17,7 @@ from snowmelt.models.regularisers.norm import BasicNorm
 from snowmelt.models.zipformer import attention_math
 from snowmelt.models.zipformer import encoder as zipformer_encoder
 from snowmelt.models.zipformer.convolution import ConvolutionModule
+from snowmelt.models.zipformer.packing import Packing
 from snowmelt.models.zipformer.subsampling import Conv2dSubsampling
 from snowmelt.models.zipformer.windows import (
     Windows,
@@ -100,9 +101,9 @@ def _basic_norm(self: BasicNorm, x: Tensor) -> Tensor:
 
 
 def _convolution_module(
-    self: ConvolutionModule, x: Tensor, padding_mask: Tensor | None = None
+    self: ConvolutionModule, x: Tensor, padding_mask: Tensor | None, packing: Packing | None
 ) -> Tensor:
-    assert padding_mask is None
+    assert padding_mask is None and packing is None
     x = x.permute(1, 2, 0)  # (N, C, T)
     x = self.pointwise_conv1(x)
     x = F.glu(self.deriv_balancer1(x.transpose(1, 2)).transpose(1, 2), dim=1)
