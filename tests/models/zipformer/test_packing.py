@@ -71,6 +71,17 @@ def test_running_means_begin_anew_in_every_slot() -> None:
     torch.testing.assert_close(means[31], x[24:].mean(dim=0))
 
 
+def test_compiled_running_means_are_those_of_torch() -> None:
+    exact = _packed().requires_grad_()
+    x = exact.detach().float().requires_grad_()
+    wanted, means = running_mean(exact, _PACKING), running_mean(x, _PACKING)
+    torch.testing.assert_close(means, wanted.float(), rtol=1e-6, atol=1e-6)
+    wanted.backward(_packed(seed=1))
+    means.backward(_packed(seed=1).float())
+    assert x.grad is not None and exact.grad is not None
+    torch.testing.assert_close(x.grad, exact.grad.float(), rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("chunk_size", [8, 16, 46])
 def test_training_computes_the_same_packed_and_apart(dtype: torch.dtype, chunk_size: int) -> None:

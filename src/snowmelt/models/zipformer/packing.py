@@ -12,9 +12,12 @@ whose outputs across two slots are filler too.
 
 from typing import Any, Final, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from snowmelt.models.regularisers.common import apply_function, cpu_kernels_usable
 
 __all__ = ["Packing", "fill_slots", "pack", "pack_features", "packing_of", "running_mean", "unpack"]
 
@@ -93,8 +96,7 @@ def unpack(x: Tensor, packing: Packing) -> Tensor:
 
 def fill_slots(x: Tensor, packing: Packing) -> Tensor:
     """(M, 1, C) with every utterance's last frame repeated to the end of its slot."""
-    filled: Tensor = _FillFunction.apply(x, packing)  # type: ignore[no-untyped-call]
-    return filled
+    return apply_function(_FillFunction, x, packing)
 
 
 class _FillFunction(torch.autograd.Function):
@@ -123,8 +125,33 @@ class _FillFunction(torch.autograd.Function):
 
 def running_mean(x: Tensor, packing: Packing) -> Tensor:
     """Mean of every utterance's frames up to each frame, (M, 1, C) to (M, 1, C)."""
+    if cpu_kernels_usable(x):
+        return apply_function(_RunningMeanFunction, x, packing)
     means = []
     for part in x.split(packing.sizes):
         count = torch.arange(1, part.size(0) + 1, device=x.device, dtype=x.dtype)
         means.append(part.cumsum(dim=0) / count[:, None, None])
     return torch.cat(means)
+
+
+class _RunningMeanFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, packing: Packing) -> Tensor:
+        from snowmelt.models.cpu_elements import as_array
+        from snowmelt.models.zipformer.packing_kernels import running_mean
+
+        ctx.slots = np.array(packing.offsets)
+        x = x.detach().contiguous()
+        y = torch.empty_like(x)
+        running_mean(as_array(x.squeeze(1)), ctx.slots, as_array(y.squeeze(1)))
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
+        from snowmelt.models.cpu_elements import as_array
+        from snowmelt.models.zipformer.packing_kernels import running_mean_gradient
+
+        grad = grad_outputs[0].contiguous()
+        grad_x = torch.empty_like(grad)
+        running_mean_gradient(as_array(grad.squeeze(1)), ctx.slots, as_array(grad_x.squeeze(1)))
+        return grad_x, None
