@@ -25,6 +25,8 @@ __all__ = [
     "balancer_gradient",
     "channel_statistics",
     "double_swish",
+    "double_swish_dropout",
+    "double_swish_dropout_gradient",
     "double_swish_gradient",
 ]
 
@@ -57,16 +59,26 @@ def apply_dropout(x: Tensor, prob: float, key: int) -> Tensor:
     """
     x = _dense(x)
     y = torch.empty_like(x)
-    threshold = np.uint32(round(prob * 2.0**32))
-    _dropout(
-        _flat(x),
-        _flat(y),
-        np.uint32(key & 0xFFFFFFFF),
-        np.uint32(key >> 32 & 0xFFFFFFFF),
-        threshold,
-        np.float32(1.0 / (1.0 - prob)),
-    )
+    _dropout(_flat(x), _flat(y), *_draws(prob, key))
     return y
+
+
+def double_swish_dropout(x: Tensor, prob: float, key: int) -> Tensor:
+    """``apply_dropout(double_swish(x), prob, key)``, rounded once."""
+    x = _dense(x)
+    y = torch.empty_like(x)
+    _double_swish_dropout(_flat(x), _flat(y), *_draws(prob, key))
+    return y
+
+
+def double_swish_dropout_gradient(x: Tensor, grad: Tensor, prob: float, key: int) -> Tensor:
+    """``grad`` times the derivative of ``double_swish_dropout`` at ``x``."""
+    x = _dense(x)
+    grad_x = torch.empty_like(x)
+    _double_swish_dropout_gradient(
+        _flat(x), _flat(_laid_out_like(x, grad)), _flat(grad_x), *_draws(prob, key)
+    )
+    return grad_x
 
 
 def channel_statistics(x: Tensor, channel_dim: int) -> tuple[Tensor, Tensor]:
@@ -99,6 +111,13 @@ def balancer_gradient(
 
 
 # --- from tensors to arrays -------------------------------------------------------------------
+
+
+def _draws(prob: float, key: int) -> tuple[Any, ...]:
+    """Halves of the key, the number below which random bits drop, and the factor of the others."""
+    threshold = np.uint32(round(prob * 2.0**32))
+    halves = np.uint32(key & 0xFFFFFFFF), np.uint32(key >> 32 & 0xFFFFFFFF)
+    return *halves, threshold, np.float32(1.0 / (1.0 - prob))
 
 
 def _dense(x: Tensor) -> Tensor:
@@ -173,6 +192,35 @@ def _dropout(x: _Array, y: _Array, key_low: Any, key_high: Any, threshold: Any, 
         is_kept = random_bits(i, key_low, key_high) >= threshold
         value = widen(x[i]) * scale
         y[i] = narrow(value if is_kept else ZERO, x[i])
+
+
+@_compiled
+def _double_swish_dropout(
+    x: _Array, y: _Array, key_low: Any, key_high: Any, threshold: Any, scale: Any
+) -> None:
+    for i in range(x.size):
+        is_kept = random_bits(i, key_low, key_high) >= threshold
+        value = widen(x[i])
+        value = value * gate(value - ONE) * scale
+        y[i] = narrow(value if is_kept else ZERO, x[i])
+
+
+@_compiled
+def _double_swish_dropout_gradient(
+    x: _Array,
+    grad: _Array,
+    grad_x: _Array,
+    key_low: Any,
+    key_high: Any,
+    threshold: Any,
+    scale: Any,
+) -> None:
+    for i in range(x.size):
+        is_kept = random_bits(i, key_low, key_high) >= threshold
+        value = widen(x[i])
+        g = gate(value - ONE)
+        derivative = (g + value * g * (ONE - g)) * scale
+        grad_x[i] = narrow(widen(grad[i]) * (derivative if is_kept else ZERO), x[i])
 
 
 # So many values are added up in float32 (in a row by 16 or more lanes), then these sums in float64.

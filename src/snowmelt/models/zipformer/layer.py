@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from snowmelt.models.regularisers import (
     ActivationBalancer,
     BasicNorm,
-    DoubleSwish,
-    Dropout,
+    DoubleSwishDropout,
     Whiten,
     scaled_linear,
 )
@@ -41,14 +40,12 @@ class FeedforwardModule(nn.Module):
         self.balancer = ActivationBalancer(
             feedforward_dim, channel_dim=-1, max_abs=10.0, min_prob=0.25
         )
-        self.activation = DoubleSwish()
-        self.dropout = Dropout(dropout)
+        self.activation = DoubleSwishDropout(dropout)
         self.out_proj = scaled_linear(feedforward_dim, d_model, initial_scale=0.01)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) to (..., C)."""
-        x = self.activation(self.balancer(self.in_proj(x)))
-        out: Tensor = self.out_proj(self.dropout(x))
+        out: Tensor = self.out_proj(self.activation(self.balancer(self.in_proj(x))))
         return out
 
 
