@@ -74,6 +74,10 @@ def test_latency_is_printed_and_kept(any_exp_dir, capsys):
 def test_mistakes_are_one_line(exp_dir, capsys):
     assert score("streaming-decode", exp_dir, "--num-decode-streams", "0") == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+    oracle = ["--decoding-method", "fast_beam_search_nbest_oracle"]
+    assert score("streaming-decode", exp_dir, *oracle) == 2
+    err = capsys.readouterr().err
+    assert "chooses by what was really said" in err and len(err.splitlines()) == 1
     assert score("streaming-decode", exp_dir, "--decode-chunk-len", "24") == 2
     err = capsys.readouterr().err
     assert "must be a multiple of 16" in err and len(err.splitlines()) == 1

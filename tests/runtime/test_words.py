@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snowmelt.runtime.words import graph_words, timed_words
+from snowmelt.runtime.words import confidence, graph_words, timed_words, token_ends
 from snowmelt.text.tokenizer import BpeTokenizer
 
 _TOKENS = ["<blk>", "<sos/eos>", "<unk>", "▁", "▁THE", "▁CA", "T", "S"]
@@ -67,3 +67,13 @@ def test_words_of_a_graph_of_sounds_begin_where_they_were_given():
     # A step without a token.
     assert graph_words(["CATS"], [0.24], [], [], []) == (("CATS", 0.24, 0.24, 1.0),)
     assert graph_words([], [], tokens, times, logprobs) == ()
+
+
+def test_a_token_lasts_until_the_next_and_never_long():
+    assert token_ends([0.0, 0.04, 0.04, 1.0]) == (0.04, 0.04, 0.36, 1.32)
+    assert token_ends([]) == ()
+
+
+def test_confidence_is_that_of_the_middle():
+    assert confidence([-0.2, -0.4]) == pytest.approx(math.exp(-0.3))
+    assert confidence([]) == 1.0

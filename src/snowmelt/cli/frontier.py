@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     for runs in plans:
         for one, scores in scored_runs(
             runs,
-            streaming_recognise(args.num_decode_streams, partials),
+            streaming_recognise(args.num_decode_streams, args.num_nbest, partials),
             is_streaming=True,
             partials=partials,
             reuse=not args.force,

@@ -23,6 +23,7 @@ from snowmelt.cli.lm_options import add_lm_options, load_lms
 from snowmelt.core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from snowmelt.evaluate.oracle import Oracle
     from snowmelt.runtime.backend import SpeechModel
     from snowmelt.runtime.load import WeightsChoice
     from snowmelt.search.method import SearchMethod
@@ -240,18 +241,24 @@ def add_search_options(
         help="search as the original does, faults included",
     )
     add_lm_options(parser)
-    parser.set_defaults(fast_beam_defaults=defaults)
+    parser.set_defaults(fast_beam_defaults=defaults, knows_reference=False)
 
 
 def search_options(args: argparse.Namespace) -> "SearchOptions":
     """The search that the options name.
 
     Raises:
-        ConfigError: there is no such method, or several are given.
+        ConfigError: there is no such method, or several are given, or it needs what was said, which
+            the command does not know.
     """
-    from snowmelt.search.methods import SearchOptions
+    from snowmelt.search.methods import ORACLE_METHODS, SearchOptions
 
     method = _single(args.decoding_method, "--decoding-method")
+    if method in ORACLE_METHODS and not args.knows_reference:
+        raise ConfigError(
+            f"{method} chooses by what was really said, which this command does not know",
+            f"score a test set with snowmelt decode, or choose {method.removesuffix('_oracle')}",
+        )
     beam = args.fast_beam_defaults.beam
     if args.beam is not None:
         beam = args.beam
@@ -284,10 +291,12 @@ class LoadedSearch(NamedTuple):
     Attributes:
         method: the search.
         word_table: the word of each word id, for a recognizer; None if the search finds no words.
+        oracle: chooses among hypotheses by what was said; None if the method does not.
     """
 
     method: "SearchMethod[Any]"
     word_table: list[str] | None
+    oracle: "Oracle | None" = None
 
 
 def load_search(
@@ -308,7 +317,8 @@ def load_search(
     if args.hotwords_file is None:
         method = build_search(options, graph=graph, lms=lms)
         has_words = graph is not None and graph.has_words
-        return LoadedSearch(method, _word_table(args, graph) if graph and has_words else None)
+        table = _word_table(args, graph) if graph and has_words else None
+        return LoadedSearch(method, table, _oracle(options, tokenizer))
     path = require_file(args.hotwords_file, "the file of hotwords", error=ConfigError)
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -321,6 +331,15 @@ def load_search(
     context_graph = hotword_graph(hotwords, icefall_compat=options.icefall_compat)
     method = build_search(options, context_graph=context_graph, graph=graph, lms=lms)
     return LoadedSearch(method, None)
+
+
+def _oracle(options: "SearchOptions", tokenizer: "Tokenizer") -> "Oracle | None":
+    from snowmelt.evaluate.oracle import Oracle
+    from snowmelt.search.methods import ORACLE_METHODS
+
+    if options.decoding_method not in ORACLE_METHODS:
+        return None
+    return Oracle(tokenizer, icefall_compat=options.icefall_compat)
 
 
 def _decoding_graph(args: argparse.Namespace, tokenizer: "Tokenizer") -> "DecodingGraph | None":

@@ -6,8 +6,9 @@ Names and meanings of the options are the original's (icefall's decode.py and st
 import argparse
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from snowmelt.cli.arguments import positive_int
 from snowmelt.cli.recognition_options import (
     FastBeamDefaults,
     LoadedSearch,
@@ -40,6 +41,14 @@ def add_scoring_options(parser: argparse.ArgumentParser, defaults: FastBeamDefau
     _add_corpus_options(parser)
     add_model_options(parser)
     add_search_options(parser, defaults)
+    parser.add_argument(
+        "--num-nbest",
+        type=positive_int,
+        default=1,
+        metavar="N",
+        help="most hypotheses of an utterance in results-*.json, of searches that know several "
+        "(default: 1)",
+    )
     parser.epilog = (
         "--epoch, --avg and --decoding-method take lists, as in --epoch 28,29,30 --avg 1,5,9: all "
         "combinations are scored, and a table of them ends the output."
@@ -204,6 +213,7 @@ def _scored(
         data_dir=args.data_dir,
         manifest_dir=args.manifest_dir,
         splits=args.splits,
+        about=_about(args, model),
         partials=partials,
         inputs="" if partials is None else _inputs(run, model),
         reuse=reuse,
@@ -216,7 +226,7 @@ _NO_INPUTS: Final = frozenset(
         *("command", "exp_dir", "corpus", "data_dir", "manifest_dir", "splits"),
         *("latency", "force", "output_dir", "num_decode_streams", "num_threads", "device"),
         *("epoch", "iter", "avg", "use_averaged_model", "decode_chunk_len"),
-        *("decoding_method", "beam", "fast_beam_defaults"),
+        *("decoding_method", "beam", "fast_beam_defaults", "knows_reference", "num_nbest"),
     }
 )
 
@@ -238,6 +248,26 @@ def _inputs(run: Run, model: "SpeechModel") -> str:
         **{key: value for key, value in options.items() if not isinstance(value, Path)},
     }
     return digest_of_inputs(values, paths)
+
+
+# What a command knows of itself; all else was chosen by the user.
+_NO_OPTIONS: Final = frozenset({"command", "fast_beam_defaults", "knows_reference"})
+
+
+def _about(args: argparse.Namespace, model: "SpeechModel") -> dict[str, Any]:
+    """Weights and options, for the JSON files."""
+    from snowmelt.runtime.backends.torch_eager import TorchBackend
+
+    backend = model.backend
+    return {
+        "weights": model.weights,
+        "weights_sha256": backend.weights_sha256() if isinstance(backend, TorchBackend) else None,
+        "options": {
+            name: str(value) if isinstance(value, Path) else value
+            for name, value in sorted(vars(args).items())
+            if name not in _NO_OPTIONS
+        },
+    }
 
 
 def _table(rows: "Sequence[tuple[Run, list[Score]]]") -> str:

@@ -52,12 +52,14 @@ def run(args: argparse.Namespace) -> int:
     from snowmelt.evaluate.partials import PartialLog
 
     partials = PartialLog() if args.latency else None
-    recognise = streaming_recognise(args.num_decode_streams, partials)
+    recognise = streaming_recognise(args.num_decode_streams, args.num_nbest, partials)
     return print_scores(args, recognise, is_streaming=True, partials=partials)
 
 
-def streaming_recognise(num_decode_streams: int, partials: "PartialLog | None") -> Recognise:
-    """Model, search and utterances in, one row each out; `partials` is filled on the way."""
+def streaming_recognise(
+    num_decode_streams: int, num_nbest: int, partials: "PartialLog | None"
+) -> Recognise:
+    """Model, search and utterances in, one hypothesis each out; `partials` is filled on the way."""
     from snowmelt.evaluate.streaming import streaming_decode
     from snowmelt.runtime.recognizer import OnlineRecognizer
 
@@ -66,7 +68,11 @@ def streaming_recognise(num_decode_streams: int, partials: "PartialLog | None") 
     ) -> "list[Hypothesis]":
         recognizer = OnlineRecognizer(model, search=search.method, word_table=search.word_table)
         return streaming_decode(
-            recognizer, utterances, num_decode_streams=num_decode_streams, partials=partials
+            recognizer,
+            utterances,
+            num_decode_streams=num_decode_streams,
+            num_nbest=num_nbest,
+            partials=partials,
         )
 
     return recognise

@@ -146,7 +146,7 @@ def write_report(
     """
     folder, suffix = result_dir(exp_dir, settings), result_suffix(settings)
     key = result_key(settings)
-    stats = save_results({key: rows}, test_set, suffix, folder)[key]
+    stats = save_results({key: [row.row for row in rows]}, test_set, suffix, folder)[key]
     _logger.info("Wrote detailed error stats to %s", folder / f"errs-{test_set}-{suffix}.txt")
     return Score(test_set, key, stats)
 

@@ -6,9 +6,9 @@ Invariant: knows no recognizer; `decode` and `streaming_decode` hand in how utte
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from snowmelt.checkpoint.experiment import load_experiment
 from snowmelt.core.errors import DataError
@@ -25,7 +25,9 @@ from snowmelt.evaluate.report import (
     result_suffix,
     write_report,
 )
+from snowmelt.evaluate.transcripts import write_transcripts
 from snowmelt.evaluate.utterances import Hypothesis, Utterance, from_cuts
+from snowmelt.evaluate.word_times import word_times
 
 __all__ = ["score_splits"]
 
@@ -45,6 +47,7 @@ def score_splits(
     data_dir: Path,
     manifest_dir: Path,
     splits: Sequence[Literal["train", "dev", "test"]],
+    about: Mapping[str, Any],
     partials: PartialLog | None = None,
     inputs: str = "",
     reuse: bool = False,
@@ -52,7 +55,7 @@ def score_splits(
     """Score splits of a corpus and write their result files.
 
     Args:
-        recognise: utterances in, one row each out, sorted by id.
+        recognise: utterances in, what was recognised in each out, sorted by id.
         settings: what the files are named after.
         weights: which files the weights came from, for the log.
         exp_dir: the experiment; result files and the log go below it.
@@ -60,6 +63,7 @@ def score_splits(
         data_dir: folder of prepared corpora.
         manifest_dir: folder of the manifests of other corpora.
         splits: which parts, in order; test stands for all test sets of the corpus.
+        about: what else the results depend on, kept in the JSON files: values that JSON knows.
         partials: what `recognise` fills while it works: the latency is measured then.
         inputs: with `partials`, of `latency_file.digest_of_inputs`.
         reuse: with `partials`, a test set whose latency was kept is not recognised again.
@@ -102,13 +106,17 @@ def score_splits(
             elapsed_s / audio_s,
         )
         score = write_report(rows, name, settings, exp_dir)
+        times = word_times(rows)
+        write_transcripts(rows, score, settings, exp_dir, about=about, times=times)
+        if times is not None:
+            _logger.info("%s: %s", name, times)
         if partials is not None:
             score = dataclasses.replace(score, latency=measure(partials, utterances, elapsed_s))
             write_latency(
                 score, utterances, partials, settings=settings, exp_dir=exp_dir, inputs=inputs
             )
         _logger.info("%s", score)
-        _logger.info("%s: %s", name, edge_errors(rows))
+        _logger.info("%s: %s", name, edge_errors(row.row for row in rows))
         yield score
 
 

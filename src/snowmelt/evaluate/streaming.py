@@ -24,6 +24,7 @@ def streaming_decode(
     utterances: Sequence[Utterance],
     *,
     num_decode_streams: int,
+    num_nbest: int = 1,
     partials: PartialLog | None = None,
 ) -> list[Hypothesis]:
     """Recognise all utterances of a test set in real chunks.
@@ -32,10 +33,11 @@ def streaming_decode(
         recognizer: does the work.
         utterances: the test set.
         num_decode_streams: most utterances that are decoded side by side.
+        num_nbest: most hypotheses of an utterance that are kept.
         partials: keeps what is shown while they are heard, for `evaluate/latency.py`.
 
     Returns:
-        one row an utterance, sorted by id.
+        one an utterance, sorted by id.
 
     Raises:
         UserError: the sound of an utterance cannot be used.
@@ -50,16 +52,14 @@ def streaming_decode(
             recognizer,
             sources,
             max_streams=num_decode_streams,
+            num_nbest=num_nbest,
             on_partial=None if partials is None else partials.add,
         ):
             if outcome.error is not None:
                 raise outcome.error
-            assert outcome.result is not None
-            utterance = utterances[outcome.index]
-            words = outcome.result.text.split()
-            rows.append((utterance.utterance_id, utterance.words, words))
+            rows.append(Hypothesis(utterances[outcome.index], outcome.nbest))
             progress.advance(1)
-    return sorted(rows)
+    return sorted(rows, key=lambda row: row.utterance.utterance_id)
 
 
 def _source(utterance: Utterance, chunk_s: float) -> AudioSource:

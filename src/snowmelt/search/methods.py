@@ -31,6 +31,7 @@ __all__ = [
     "LM_METHODS",
     "METHOD_NAMES",
     "NGRAM_METHODS",
+    "ORACLE_METHODS",
     "LanguageModels",
     "SearchOptions",
     "build_search",
@@ -331,12 +332,17 @@ _GRAPH_BUILDERS: Final[dict[str, _GraphBuilder]] = {
     "fast_beam_search": _fast_beam,
     "fast_beam_search_LG": _fast_beam_lg,
     "fast_beam_search_nbest": _nbest,
+    "fast_beam_search_nbest_oracle": _nbest,
     "fast_beam_search_nbest_LG": _nbest_lg,
 }
 
 METHOD_NAMES: Final = (*_BUILDERS, *_LM_BUILDERS, *_GRAPH_BUILDERS)
 
 GRAPH_METHODS: Final = tuple(_GRAPH_BUILDERS)
+
+# Those whose hypotheses are chosen from by what was really said. The search does not know it and
+# takes the best: who asks for its n-best list has to choose.
+ORACLE_METHODS: Final = ("fast_beam_search_nbest_oracle",)
 
 # Those that take phrases to listen for.
 HOTWORD_METHODS: Final = ("modified_beam_search", *_LM_BUILDERS)

@@ -50,7 +50,9 @@ def offline_graph_search(
             references = run.inputs()["ref_texts"]
             hypotheses = [nbest.hypotheses(state) for state in states]
             found = [
-                oracle(own, reference) if own else search.empty_result()
+                own[oracle([result.tokens for result in own], reference)]
+                if own
+                else search.empty_result()
                 for own, reference in zip(hypotheses, references, strict=True)
             ]
             results["edit_distance"] = [
