@@ -110,7 +110,14 @@ def read_experiment(exp_dir: Path, kind: type[SettingsT]) -> tuple[SettingsT, To
         hint="it lies beside the checkpoints of a training, with the folder lang",
     )
     try:
-        config = from_dict(kind, load_yaml(path))
+        values = load_yaml(path)
+        model = values.get("model")
+        if kind is ExperimentConfig and isinstance(model, dict) and "lm_type" in model:
+            raise ConfigError(
+                f"{path} is of a language model, not of a transducer",
+                "name its folder with --lm-exp-dir",
+            )
+        config = from_dict(kind, values)
     except ConfigError as error:
         # Settings are named by their place in the file only.
         where = "" if str(path) in error.message else f"{path}: "
