@@ -25,8 +25,10 @@ def test_other_weights_have_another():
     numbers.add(weights_sha256(changed))
     numbers.add(weights_sha256({**_weights(), "a": torch.arange(6.0).reshape(3, 2)}))
     numbers.add(weights_sha256({**_weights(), "b": torch.tensor(2, dtype=torch.int32)}))
+    # The same bytes, as another type.
+    numbers.add(weights_sha256({**_weights(), "a": _weights()["a"].view(torch.int32)}))
     renamed = _weights()
     renamed["d"] = renamed.pop("c")
     numbers.add(weights_sha256(renamed))
     numbers.add(weights_sha256({"a": _weights()["a"]}))
-    assert len(numbers) == 6
+    assert len(numbers) == 7

@@ -1,6 +1,7 @@
 """CTM and JSON of a test set: named like the original's files, complete, the same every time."""
 
 import json
+from pathlib import Path
 
 from snowmelt.evaluate.report import DecodingSettings, result_suffix, write_report
 from snowmelt.evaluate.transcripts import write_transcripts
@@ -17,7 +18,14 @@ _SETTINGS = DecodingSettings(
 
 def _written(folder, rows, times=None):
     score = write_report(rows, "test", _SETTINGS, folder)
-    write_transcripts(rows, score, _SETTINGS, folder, about={"weights_sha256": "12ab"}, times=times)
+    write_transcripts(
+        rows,
+        score,
+        _SETTINGS,
+        folder,
+        about={"weights_sha256": "12ab", "options": {"graph": Path("a/b")}},
+        times=times,
+    )
     name = f"test-{result_suffix(_SETTINGS)}"
     own = folder / "modified_beam_search"
     return (own / f"ctm-{name}.ctm").read_text(), (own / f"results-{name}.json").read_text()
@@ -38,6 +46,7 @@ def test_words_of_all_utterances(tmp_path):
     results = json.loads(text)
     assert results["wer"] == 25.0 and results["errors"]["deletions"] == 1
     assert results["test_set"] == "test" and results["key"] == "beam_size_4"
+    assert results["options"] == {"graph": "a/b"}
     assert results["weights_sha256"] == "12ab" and results["word_times"] is None
     assert results["settings"]["search"]["beam_size"] == 4
     assert results["settings"]["weights"]["epoch"] == 30

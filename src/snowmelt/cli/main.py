@@ -35,6 +35,7 @@ COMMANDS: Final = (
     "train-lm",
     "decode",
     "streaming-decode",
+    "compare",
     "export",
     "transcribe",
     "info",

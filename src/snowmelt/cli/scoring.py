@@ -233,9 +233,7 @@ def _about(args: argparse.Namespace, model: "SpeechModel") -> dict[str, Any]:
         "weights": model.weights,
         "weights_sha256": backend.weights_sha256() if isinstance(backend, TorchBackend) else None,
         "options": {
-            name: str(value) if isinstance(value, Path) else value
-            for name, value in sorted(vars(args).items())
-            if name not in _NO_OPTIONS
+            name: value for name, value in sorted(vars(args).items()) if name not in _NO_OPTIONS
         },
     }
 

@@ -55,7 +55,7 @@ def score_splits(
         data_dir: folder of prepared corpora.
         manifest_dir: folder of the manifests of other corpora.
         splits: which parts, in order; test stands for all test sets of the corpus.
-        about: what else the results depend on, kept in the JSON files: values that JSON knows.
+        about: what else the results depend on, kept in the JSON files.
 
     Yields:
         the word errors of each test set; as text, the line that the original prints.

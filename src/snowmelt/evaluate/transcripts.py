@@ -41,7 +41,8 @@ def write_transcripts(
         score: of these rows.
         settings: what the files are named after.
         exp_dir: the experiment.
-        about: what else the result depends on, as values that JSON knows.
+        about: what else the result depends on; values that JSON does not know are written as they
+            print.
         times: how far the words' times are from the truth; None if that is not known.
 
     Raises:
@@ -92,4 +93,4 @@ def _word_times(times: WordTimes) -> dict[str, Any]:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, default=str)
