@@ -97,7 +97,18 @@ def test_numbers_with_an_exponent_are_numbers(tmp_path):
     assert load_yaml(path) == {"a": 1e-3, "b": -2e5, "c": 5.0, "d": "1e"}
 
 
-@pytest.mark.parametrize("text", ["a: [1", "- 1\n- 2\n", "1: a\n", "\t"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: [1",
+        "- 1\n- 2\n",
+        "1: a\n",
+        "\t",
+        "a: 2026-13-45",
+        "a: !!timestamp x",
+        "a: " + 9999 * "[",
+    ],
+)
 def test_load_yaml_refuses(text, tmp_path):
     path = tmp_path / "a.yaml"
     path.write_text(text)

@@ -114,7 +114,7 @@ def _quietly(function, argument):
 
 
 def _inference_form(encoder):
-    from snowmelt.export.zipformer import InferenceZipformer
+    from snowmelt.export.zipformer.encoder import InferenceZipformer
 
     return InferenceZipformer(encoder).eval()
 

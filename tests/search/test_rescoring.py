@@ -50,6 +50,18 @@ def test_the_highest_sum_wins_whatever_its_length(seed):
     assert result.timestamps == by_tokens[result.tokens].timestamps
 
 
+def test_the_hypotheses_come_by_their_sums():
+    scorer, lm = RandomScorer(seed=1), HistoryLm(4, 1)
+    search = RescoringSearch(ModifiedBeamSearch(6), lm, 0.8)
+    state = _searched(search, scorer)
+    found = search.n_best(scorer, state, is_final=True)
+    sums = [hypothesis.log_prob for hypothesis in found]
+    assert len(found) == 6 and sums == sorted(sums, reverse=True)
+    assert found[0] == search.result(scorer, state, is_final=True)
+    before_the_end = search.n_best(scorer, state, is_final=False)
+    assert before_the_end == search.search.n_best(scorer, state, is_final=False)
+
+
 def test_nothing_is_rescored_before_the_end():
     scorer, first_pass = RandomScorer(), ModifiedBeamSearch(6)
     search = RescoringSearch(first_pass, HistoryLm(4), 5.0)

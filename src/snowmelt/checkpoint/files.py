@@ -46,6 +46,8 @@ _HARMLESS: Final[list[Any]] = [
     (_numpy_scalar, "numpy._core.multiarray.scalar"),
 ]
 
+_ARCHIVE_HEAD: Final = b"PK\x03\x04"
+
 _DAMAGED_HINT: Final = (
     "copy or download it again, or remove it: --resume auto goes on from the one before"
 )
@@ -94,7 +96,8 @@ def peek_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         CheckpointError: as `load_checkpoint`.
     """
-    return _load(require_file(path, "checkpoint", error=CheckpointError), mmap=True)
+    path = require_file(path, "checkpoint", error=CheckpointError)
+    return _load(path, mmap=_is_archive(path))  # of torch's old format nothing can be mapped
 
 
 def is_torchscript(path: str | Path) -> bool:
@@ -102,7 +105,7 @@ def is_torchscript(path: str | Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except (OSError, zipfile.BadZipFile):
+    except Exception:  # damaged tables fail in zipfile in many ways
         return False
 
 
@@ -137,27 +140,34 @@ def _require_plain(value: Any, where: str) -> None:
         raise TypeError(f"{where} is a {type(value).__name__}, checkpoints hold plain types only")
 
 
-def require_intact(path: Path) -> None:
+def require_intact(path: Path, what: str = "checkpoint", hint: str = _DAMAGED_HINT) -> None:
     """Check the sums of an archive: torch finds a missing end, but not a changed byte.
+
+    Args:
+        path: a file that exists.
+        what: what it is for, as a message should begin.
+        hint: next step if it is damaged.
 
     Raises:
         CheckpointError: the file is empty, truncated or damaged.
     """
-    with path.open("rb") as stream:
-        head = stream.read(4)
-    if not head:
-        raise CheckpointError(f"checkpoint {path} is empty")
-    if head != b"PK\x03\x04":
+    if path.stat().st_size == 0:
+        raise CheckpointError(f"{what} {path} is empty", hint)
+    if not _is_archive(path):
         return  # torch's old format has no sums
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
     except Exception as error:
-        raise CheckpointError(
-            f"checkpoint {path} is truncated or damaged", _DAMAGED_HINT
-        ) from error
+        raise CheckpointError(f"{what} {path} is truncated or damaged", hint) from error
     if damaged is not None:
-        raise CheckpointError(f"checkpoint {path} is damaged in {damaged}", _DAMAGED_HINT)
+        raise CheckpointError(f"{what} {path} is damaged in {damaged}", hint)
+
+
+def _is_archive(path: Path) -> bool:
+    """Whether a file begins as torch's present format does."""
+    with path.open("rb") as stream:
+        return stream.read(len(_ARCHIVE_HEAD)) == _ARCHIVE_HEAD
 
 
 def _require_checkpoint(path: Path) -> None:

@@ -13,6 +13,7 @@ from snowmelt.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from snowmelt.export.bundle import BundleOptions
+    from snowmelt.export.run import GateOptions
 
 __all__ = ["add_parser", "run"]
 
@@ -52,7 +53,62 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add_bool(group, "--onnx", default=False, help="encoder, decoder and joiner for sherpa-onnx")
     add_bool(group, "--fp16", default=False, help="with --onnx: half-precision files too")
     add_bool(group, "--int8", default=False, help="with --onnx: quantised files too")
+    _add_gate_options(parser)
     _add_bundle_options(parser)
+
+
+def _add_gate_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "gate of --int8",
+        "Layers whose rounding does most harm stay float32 until the word error rate is within the "
+        "gate; if half of the weights are not enough, no quantised file is written.",
+    )
+    group.add_argument(
+        "--gate-cuts",
+        metavar="CUTS",
+        help="what quantised files must recognise: dev, test or train of the corpus, or a manifest "
+        "of cuts (.jsonl.gz); not given: they are not tested",
+    )
+    group.add_argument(
+        "--max-wer-increase",
+        type=finite_float,
+        metavar="X",
+        help="points of word error rate that they may lose against float32 (default: 0.5)",
+    )
+    group.add_argument("--corpus", metavar="NAME", help="(default: the one trained on)")
+    group.add_argument(
+        "--data-dir",
+        type=Path,
+        default=Path("data"),
+        metavar="DIR",
+        help="prepared corpora (default: data)",
+    )
+    group.add_argument(
+        "--manifest-dir",
+        type=Path,
+        default=Path("data/fbank"),
+        metavar="DIR",
+        help="manifests of corpora that are prepared elsewhere (default: data/fbank)",
+    )
+
+
+def _gate(args: argparse.Namespace) -> "GateOptions | None":
+    """The gate that the options describe.
+
+    Raises:
+        ConfigError: how much may be lost is given, but not on what.
+    """
+    from snowmelt.export.gate_set import GateCuts
+    from snowmelt.export.run import GateOptions
+
+    if args.gate_cuts is None:
+        if args.max_wer_increase is not None:
+            raise ConfigError("--max-wer-increase needs words to count", "add --gate-cuts dev")
+        return None
+    source = GateCuts(args.gate_cuts, args.corpus, args.data_dir, args.manifest_dir)
+    if args.max_wer_increase is None:
+        return GateOptions(source)
+    return GateOptions(source, args.max_wer_increase)
 
 
 def _add_bundle_options(parser: argparse.ArgumentParser) -> None:
@@ -122,7 +178,7 @@ def run(args: argparse.Namespace) -> int:
         decode_chunk_len=args.decode_chunk_len,
         tokenizer=None if args.vocabulary is None else load_tokenizer(args.vocabulary),
     )
-    forms = Forms(args.jit, args.jit_trace, args.onnx, args.fp16, args.int8, bundle)
+    forms = Forms(args.jit, args.jit_trace, args.onnx, args.fp16, args.int8, _gate(args), bundle)
     for written in export(source, forms, args.output_dir):
         for path in written.files:
             print(path)

@@ -1,17 +1,21 @@
 """`snowmelt prepare audit`: is a corpus fit to be trained on?"""
 
 import argparse
-import os
 import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from snowmelt.cli.arguments import finite_float, positive_int
+from snowmelt.cli.arguments import finite_float
+from snowmelt.cli.worker_options import add_worker_options, chosen_workers
 from snowmelt.core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lhotse import CutSet
+
+    from snowmelt.data.corpora import Corpus
 
 __all__ = ["add_audit", "run_audit"]
 
@@ -75,7 +79,7 @@ def add_audit(
     parser.add_argument(
         "--ignore", nargs="+", default=[], metavar="DEFECT", help="defects that are none here"
     )
-    parser.add_argument("--nj", type=positive_int, help="worker processes (default: one a core)")
+    add_worker_options(parser)
     for name, text in _LIMITS.items():
         parser.add_argument(
             f"--{name.replace('_', '-')}", type=finite_float, metavar="X", help=text
@@ -88,16 +92,18 @@ def run_audit(args: argparse.Namespace) -> int:
     from snowmelt.core.log import setup_logging
     from snowmelt.data.audit import DEFECTS, Audit, AuditLimits, audit
     from snowmelt.data.audit.report import report_text, write_report
-    from snowmelt.prepare.workers import Workers
+    from snowmelt.data.audit.start import memory_path, remember_heard
     from snowmelt.presets.recipes import data_preset
     from snowmelt.text.tokenizer import load_tokenizer
 
     unknown = sorted(set(args.ignore) - set(DEFECTS))
     if unknown:
         raise ConfigError(f"there is no defect {unknown[0]!r}", f"known: {', '.join(DEFECTS)}")
+    workers = chosen_workers(args)
     setup_logging()
     tokenizer = None if args.bpe_model is None else load_tokenizer(args.bpe_model)
-    splits = _splits(args)
+    corpus = _corpus(args)
+    splits = _splits(corpus, args.splits)
     preset = data_preset(args.audited)
     chosen = {
         field.name: getattr(args, field.name)
@@ -106,9 +112,13 @@ def run_audit(args: argparse.Namespace) -> int:
     }
     lengths = {n: getattr(preset, n) for n in ("min_utterance_s", "max_utterance_s")}
     limits = AuditLimits(**{**lengths, **chosen})
-    with Workers(args.nj or len(os.sched_getaffinity(0))) as workers:
+    with workers:
         found = audit(splits, limits=limits, tokenizer=tokenizer, map_tasks=workers.map)
-    findings = tuple(f for f in found.findings if f.defect not in args.ignore)
+    remember_heard(
+        memory_path(args.data_dir, corpus.name), found.utterances, found.findings, limits
+    )
+    none_here = {*args.ignore, *corpus.known_defects}
+    findings = tuple(f for f in found.findings if f.defect not in none_here)
     found = Audit(found.utterances, findings)
     output = args.output or args.data_dir / "audit" / args.audited
     names = {split: f"{args.audited}_cuts_{split}.jsonl.gz" for split in splits}
@@ -125,14 +135,17 @@ def run_audit(args: argparse.Namespace) -> int:
     return 0
 
 
-def _splits(args: argparse.Namespace) -> "dict[str, CutSet]":
-    """Train first: the others must have nothing in common with it."""
+def _corpus(args: argparse.Namespace) -> "Corpus":
     from snowmelt.data.corpora import PartSelection, open_corpus
 
     selection = PartSelection(
         train_parts=args.train_parts, dev_parts=args.dev_parts, test_parts=args.test_parts
     )
-    corpus = open_corpus(args.audited, args.data_dir, args.manifest_dir, selection=selection)
-    wanted = [name for name in ("train", "dev", "test") if name in args.splits]
+    return open_corpus(args.audited, args.data_dir, args.manifest_dir, selection=selection)
+
+
+def _splits(corpus: "Corpus", chosen: "Sequence[str]") -> "dict[str, CutSet]":
+    """Train first: the others must have nothing in common with it."""
+    wanted = [name for name in ("train", "dev", "test") if name in chosen]
     # Not everybody has a test set.
     return {name: corpus.cuts(name) for name in wanted if name != "test" or corpus.test_sets}

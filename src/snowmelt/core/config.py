@@ -44,7 +44,7 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
     path = require_file(path, "configuration", error=ConfigError)
     try:
         content = _parse(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except Exception as error:  # yaml's own is one of many: a date without such a day, …
         raise ConfigError(f"{path} is not valid YAML: {error}") from None
     if content is None:
         return {}
@@ -111,7 +111,7 @@ def override(obj: _T, assignments: Sequence[str]) -> _T:
             target = inner
         try:
             target[last] = _parse(text)
-        except yaml.YAMLError:
+        except Exception:
             raise ConfigError(f"cannot read the value of '{assignment}'") from None
     return from_dict(type(obj), values)
 

@@ -21,6 +21,7 @@ from snowmelt.data.concatenate import Concatenation, concatenated
 from snowmelt.data.cuts import AudioCache, cut_text, cut_words
 from snowmelt.data.features import FeatureReader
 from snowmelt.data.noise import NoiseMixer
+from snowmelt.data.voices import VoiceAugmentConfig, augment_voice
 from snowmelt.presets.frames import ZIPFORMER_FRONT_END, FrontEnd, num_encoder_frames
 from snowmelt.text.tokenizer import Tokenizer
 
@@ -54,6 +55,7 @@ class AsrDataset:
             computed from the sound.
         concatenation: how far the utterances of a batch are joined; None: not at all.
         noise: what is mixed into the features; None for dev and test.
+        voice_augment: how far voices and microphones are changed; None for dev and test.
         spec_augment: strength of SpecAugment; None for dev and test.
         max_tail_s: between 0 and this many seconds of digital silence are appended, drawn
             uniformly, so that a model knows the zeros which follow every utterance at recognition.
@@ -73,6 +75,7 @@ class AsrDataset:
         has_stored_features: bool = False,
         concatenation: Concatenation | None = None,
         noise: NoiseMixer | None = None,
+        voice_augment: VoiceAugmentConfig | None = None,
         spec_augment: SpecAugmentConfig | None = None,
         max_tail_s: float = 0.0,
         has_frame_tokens: bool = False,
@@ -85,6 +88,7 @@ class AsrDataset:
         self._reader = FeatureReader(fbank_config, cache, is_stored=has_stored_features)
         self._concatenation = concatenation
         self._noise = noise
+        self._voice_augment = voice_augment
         self._spec_augment = spec_augment
         self._max_tail_samples = round(max_tail_s * self._reader.config.sample_rate)
         self._has_frame_tokens = has_frame_tokens
@@ -151,6 +155,9 @@ class AsrDataset:
     def _augmented(
         self, cut: Cut, features: npt.NDArray[np.float32], epoch: int
     ) -> npt.NDArray[np.float32]:
+        if self._voice_augment is not None:
+            rng = utterance_rng(self._seed, epoch, cut.id, "voice")
+            features = augment_voice(features, rng, self._voice_augment, self._reader.config)
         if self._noise is not None:
             features = self._noise.mix(features, utterance_rng(self._seed, epoch, cut.id, "noise"))
         if self._spec_augment is not None:

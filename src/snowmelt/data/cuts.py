@@ -32,6 +32,7 @@ __all__ = [
     "cut_text",
     "cut_words",
     "has_speed_copies",
+    "is_speed_copy",
     "load_samples",
     "with_speed_copies",
 ]
@@ -168,11 +169,15 @@ def with_speed_copies(cuts: CutSet, factors: Sequence[float] = (0.9, 1.1)) -> Cu
 
 def has_speed_copies(cuts: CutSet) -> bool:
     """Whether some of the cuts are played faster or slower already."""
-    return any(
-        isinstance(transform, Speed)
-        for cut in cuts
-        if isinstance(cut, MonoCut) and cut.has_recording
-        for transform in cut.recording.transforms or ()
+    return any(is_speed_copy(cut) for cut in cuts)
+
+
+def is_speed_copy(cut: Cut) -> bool:
+    """Whether a cut is its recording played faster or slower."""
+    return (
+        isinstance(cut, MonoCut)
+        and cut.has_recording
+        and any(isinstance(transform, Speed) for transform in cut.recording.transforms or ())
     )
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from snowmelt.export.lstm import InferenceLstm
-from snowmelt.export.zipformer import InferenceZipformer
+from snowmelt.export.zipformer.encoder import InferenceZipformer
 from snowmelt.models.decoder import Decoder
 from snowmelt.models.joiner import Joiner
 from snowmelt.models.lstm.encoder import Lstm

@@ -7,9 +7,9 @@ they have in a checkpoint.
 import torch
 from torch import Tensor, nn
 
-from snowmelt.models.regularisers import BasicNorm
+from snowmelt.models.regularisers import BasicNorm, DoubleSwish
 
-__all__ = ["ConstantNorm", "Swish", "valid_frames"]
+__all__ = ["ConstantNorm", "Swish", "inference_convolutions", "valid_frames"]
 
 
 class Swish(nn.Module):
@@ -36,6 +36,20 @@ class ConstantNorm(nn.Module):
         """(..., C)."""
         power = (x * x).mean(dim=-1, keepdim=True)
         return x * torch.rsqrt(power + self.epsilon)
+
+
+def inference_convolutions(conv: nn.Sequential) -> nn.Sequential:
+    """The front end's convolutions, each in its place, without what only training needs."""
+    return nn.Sequential(
+        *(
+            part
+            if isinstance(part, nn.Conv2d)
+            else Swish()
+            if isinstance(part, DoubleSwish)
+            else nn.Identity()
+            for part in conv
+        )
+    )
 
 
 def valid_frames(x_lens: Tensor, overlap: int, step: int) -> Tensor:

@@ -7,13 +7,13 @@ layers first. torch.jit.script compiles all of it.
 Source: icefall, egs/librispeech/ASR/lstm_transducer_stateless2/{lstm,lstmp}.py.
 """
 
-from typing import Optional, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snowmelt.export.layers import ConstantNorm, Swish, valid_frames
+from snowmelt.export.layers import ConstantNorm, Swish, inference_convolutions, valid_frames
 from snowmelt.models.lstm.encoder import Lstm, LstmStack
 from snowmelt.models.lstm.layer import LstmLayer
 from snowmelt.models.lstm.projected import ProjectedLstm
@@ -81,7 +81,7 @@ class InferenceLstm(nn.Module):
     def advance(
         self,
         x: Tensor,
-        lens: Optional[Tensor],  # noqa: UP045
+        lens: Tensor | None,
         states: tuple[Tensor, Tensor],
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Encoder frames (N, k, C) and new states; lens None: all frames are valid."""
@@ -93,17 +93,7 @@ class InferenceLstm(nn.Module):
 class _Embedding(nn.Module):
     def __init__(self, embedding: Conv2dSubsampling) -> None:
         super().__init__()
-        conv = embedding.conv
-        self.conv = nn.Sequential(
-            *(
-                part
-                if isinstance(part, nn.Conv2d)
-                else Swish()
-                if type(part).__name__ == "DoubleSwish"
-                else nn.Identity()
-                for part in conv
-            )
-        )
+        self.conv = inference_convolutions(embedding.conv)
         self.out = embedding.out
         self.out_norm = ConstantNorm(embedding.out_norm)
 
@@ -123,7 +113,7 @@ class _Stack(nn.Module):
     def forward(
         self,
         x: Tensor,
-        lens: Optional[Tensor],  # noqa: UP045
+        lens: Tensor | None,
         states: tuple[Tensor, Tensor],
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         hs, cs = states[0].unbind(0), states[1].unbind(0)
@@ -150,7 +140,7 @@ class _Layer(nn.Module):
     def forward(
         self,
         x: Tensor,
-        lens: Optional[Tensor],  # noqa: UP045
+        lens: Tensor | None,
         h: Tensor,
         c: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -168,7 +158,7 @@ class _Layer(nn.Module):
 class _Weights(nn.Module):
     """The weights of a `ProjectedLstm` under their names."""
 
-    weight_hr_l0: Optional[Tensor]  # noqa: UP045
+    weight_hr_l0: Tensor | None
 
     def __init__(self, lstm: ProjectedLstm) -> None:
         super().__init__()
@@ -182,10 +172,10 @@ class _Weights(nn.Module):
 def _recurrence(
     gates: Tensor,
     weight_hh: Tensor,
-    weight_hr: Optional[Tensor],  # noqa: UP045
+    weight_hr: Tensor | None,
     h: Tensor,
     c: Tensor,
-    lens: Optional[Tensor],  # noqa: UP045
+    lens: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Outputs (T, N, P) and the state after each stream's last valid frame.
 

@@ -27,8 +27,9 @@ from torch import Tensor, nn
 from snowmelt.core.errors import MissingExtraError
 from snowmelt.export.inference import InferenceDecoder, InferenceJoiner, InferenceTransducer
 from snowmelt.export.lstm import InferenceLstm
-from snowmelt.export.zipformer import STATE_BATCH_AXES, STATE_NAMES, InferenceZipformer
+from snowmelt.export.zipformer.encoder import InferenceZipformer
 from snowmelt.models.transducer import Transducer
+from snowmelt.models.zipformer.flat_state import STATE_BATCH_AXES, STATE_NAMES
 from snowmelt.presets.models import ModelConfig
 
 __all__ = ["OnnxFiles", "export_onnx"]

@@ -5,6 +5,7 @@
     encoder_jit_trace.pt, decoder_…, joiner_…            three traced ones
     encoder-S.onnx, decoder-S.onnx, joiner-S.onnx        for sherpa-onnx and our own runtime
     encoder-S.fp16.onnx, …; encoder-S.int8.onnx, …       the same, smaller
+    int8-S.txt, int8-S.json                              what 8 bits cost and gain, with a gate
     a folder, or one file name.snowmelt                  a bundle: `export/bundle.py`
 
 S says which checkpoints: epoch-E-avg-A or iter-I-avg-A, for a Zipformer with -with-averaged-model
@@ -25,6 +26,8 @@ from snowmelt.checkpoint.heads import MAIN_HEAD
 from snowmelt.core.errors import ConfigError
 from snowmelt.core.files import write_bytes
 from snowmelt.export.bundle import BundleOptions, bundle_contents, require_free, write_bundle
+from snowmelt.export.gate_set import GateCuts, gate_utterances
+from snowmelt.export.int8_gate import Gate, gated
 from snowmelt.export.onnx import OnnxFiles, export_onnx
 from snowmelt.export.quantize import quantized
 from snowmelt.export.summary import training_summary
@@ -32,7 +35,7 @@ from snowmelt.export.torchscript import export_script, export_traced
 from snowmelt.export.verify import compare, verify
 from snowmelt.models.scaled_layers import fold_scales
 from snowmelt.presets.models import ModelConfig, ZipformerConfig
-from snowmelt.runtime.backend import Backend
+from snowmelt.runtime.backend import Backend, SpeechModel
 from snowmelt.runtime.backends.onnx import OnnxBackend, OnnxModels
 from snowmelt.runtime.backends.torch_eager import TorchBackend
 from snowmelt.runtime.backends.torchscript import (
@@ -43,7 +46,7 @@ from snowmelt.runtime.backends.torchscript import (
 from snowmelt.runtime.load import LoadedTransducer, WeightsChoice, load_transducer
 from snowmelt.text.tokenizer import Tokenizer, vocabulary_hash
 
-__all__ = ["Forms", "Source", "Written", "export"]
+__all__ = ["Forms", "GateOptions", "Source", "Written", "export"]
 
 _logger = logging.getLogger(__name__)
 
@@ -71,6 +74,19 @@ class Source:
 
 
 @dataclass(frozen=True)
+class GateOptions:
+    """A test of quantised files.
+
+    Attributes:
+        source: what they must recognise.
+        max_wer_increase: points of word error rate that they may lose against float32.
+    """
+
+    source: GateCuts
+    max_wer_increase: float = 0.5
+
+
+@dataclass(frozen=True)
 class Forms:
     """What is written; with nothing chosen, the weights alone.
 
@@ -79,6 +95,7 @@ class Forms:
         jit_trace: three traced ones.
         onnx: three ONNX files.
         fp16, int8: ONNX files in half precision, and quantised, beside the float32 ones.
+        gate: what quantised files must recognise before they are written; None: nothing.
         bundle: one model that describes itself.
     """
 
@@ -87,13 +104,15 @@ class Forms:
     onnx: bool = False
     fp16: bool = False
     int8: bool = False
-
+    gate: GateOptions | None = None
     bundle: BundleOptions | None = None
 
     def __post_init__(self) -> None:
         for flag, is_asked in (("--fp16", self.fp16), ("--int8", self.int8)):
             if is_asked and not self.onnx:
                 raise ConfigError(f"{flag} is a form of ONNX files", "add --onnx 1")
+        if self.gate is not None and not self.int8:
+            raise ConfigError("--gate-cuts is a test of quantised files", "add --int8 1")
 
 
 @dataclass(frozen=True)
@@ -178,6 +197,7 @@ def _onnx_forms(
     source: Source, loaded: LoadedTransducer, forms: Forms, folder: Path
 ) -> Iterator[Written]:
     suffix = _suffix(source, loaded.config.model)
+    gate = None if forms.gate is None else _gate(forms.gate, loaded)
     full = _onnx(loaded)
     remark = _verified(loaded, _onnx_backend(full, loaded))
     yield Written(_write(full, folder, _onnx_names(f"{suffix}.onnx")), remark)
@@ -185,7 +205,13 @@ def _onnx_forms(
         half = _onnx(loaded, half=True)
         remark = _rounded(loaded, _onnx_backend(half, loaded))
         yield Written(_write(half, folder, _onnx_names(f"{suffix}.fp16.onnx")), remark)
-    if forms.int8:
+    if forms.int8 and gate is not None:
+        small, report = gated(full, gate, lambda files: _speech_model(files, loaded))
+        texts = [text.encode() for text in (report.as_text(), report.as_json())]
+        paths = _write(small, folder, _onnx_names(f"{suffix}.int8.onnx"))
+        paths += _write(texts, folder, [f"int8-{suffix}.txt", f"int8-{suffix}.json"])
+        yield Written(paths, report.summary())
+    elif forms.int8:
         small = quantized(full)
         remark = _rounded(loaded, _onnx_backend(small, loaded))
         yield Written(_write(small, folder, _onnx_names(f"{suffix}.int8.onnx")), remark)
@@ -233,6 +259,18 @@ def _choice(source: Source) -> WeightsChoice:
 
 def _onnx_names(ending: str) -> list[str]:
     return [f"{part}-{ending}" for part in OnnxFiles._fields]
+
+
+def _gate(options: GateOptions, loaded: LoadedTransducer) -> Gate:
+    source = options.source
+    utterances = gate_utterances(source, loaded.config.data, loaded.head)
+    return Gate(source.cuts, utterances, options.max_wer_increase)
+
+
+def _speech_model(files: OnnxFiles, loaded: LoadedTransducer) -> SpeechModel:
+    config = loaded.config
+    backend = _onnx_backend(files, loaded)
+    return SpeechModel(backend, loaded.tokenizer, config.features, config.min_tail_s)
 
 
 def _onnx(loaded: LoadedTransducer, *, half: bool = False) -> OnnxFiles:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from snowmelt.export.inference import InferenceDecoder, InferenceJoiner, InferenceTransducer
 from snowmelt.export.lstm import InferenceLstm
-from snowmelt.export.zipformer import InferenceZipformer
+from snowmelt.export.zipformer.encoder import InferenceZipformer
 from snowmelt.models.transducer import Transducer
 from snowmelt.presets.models import ModelConfig
 from snowmelt.runtime.backends.torchscript import SCRIPT_FACTS

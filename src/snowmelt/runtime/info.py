@@ -194,11 +194,8 @@ def _onnx(path: Path) -> dict[str, Any]:
 
 
 def _script(path: Path) -> dict[str, Any]:
-    from snowmelt.checkpoint.files import require_intact
-    from snowmelt.core.files import require_file
     from snowmelt.runtime.backends.torchscript import load_script, script_facts
 
-    require_intact(require_file(path, "TorchScript program", error=CheckpointError))
     script = load_script(path, "TorchScript program")
     is_whole = all(hasattr(script, part) for part in ("encoder", "decoder", "joiner"))
     encoder = script.encoder if is_whole else script

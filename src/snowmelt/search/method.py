@@ -10,7 +10,7 @@ were.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +18,11 @@ import numpy.typing as npt
 from snowmelt.search.scorer import FloatArray, IntArray, Scorer
 
 __all__ = [
+    "NbestMethod",
     "SearchMethod",
     "SearchResult",
     "check_step",
+    "n_best",
     "num_common",
     "ranked_per_token",
     "search_whole",
@@ -101,6 +103,23 @@ class SearchMethod(Protocol[State]):
             keep_history: go on from the last tokens, as sherpa-onnx does; if False, from the
                 history of a fresh stream.
         """
+
+
+@runtime_checkable
+class NbestMethod(Protocol):
+    """What a search offers beside the verbs of `SearchMethod` if it knows more than one path."""
+
+    def n_best(self, scorer: Scorer, state: Any, *, is_final: bool) -> list[SearchResult]:
+        """All hypotheses, the best first: it is what `SearchMethod.result` gives."""
+
+
+def n_best(
+    method: SearchMethod[Any], scorer: Scorer, state: Any, *, is_final: bool
+) -> list[SearchResult]:
+    """All hypotheses of a search, the best first; of a search that knows one path, that one."""
+    if isinstance(method, NbestMethod):
+        return method.n_best(scorer, state, is_final=is_final)
+    return [method.result(scorer, state, is_final=is_final)]
 
 
 def search_whole(

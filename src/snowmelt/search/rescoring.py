@@ -65,10 +65,14 @@ class RescoringSearch:
 
     def result(self, scorer: Scorer, state: BeamState, *, is_final: bool) -> SearchResult:
         """The best hypothesis so far; see `SearchMethod.result`."""
+        return self.n_best(scorer, state, is_final=is_final)[0]
+
+    def n_best(self, scorer: Scorer, state: BeamState, *, is_final: bool) -> list[SearchResult]:
+        """All hypotheses, the best first; arguments as `SearchMethod.result`."""
         if not is_final:
-            return self.search.result(scorer, state, is_final=False)
+            return self.search.n_best(scorer, state, is_final=False)
         first = _FirstPass(self, scorer, state)
-        return first.best(first.log_probs, self.lm_scale, self.lodr_scale)
+        return first.ranked(first.log_probs, self.lm_scale, self.lodr_scale)
 
     def results_by_scale(self, scorer: Scorer, state: BeamState) -> dict[str, SearchResult]:
         """Final results for all scales that the original tries.
@@ -79,9 +83,11 @@ class RescoringSearch:
         """
         first = _FirstPass(self, scorer, state)
         if self.lodr_lm is None:
-            return {f"nnlm_scale_{a:.2f}": first.best(first.log_probs, a, 0.0) for a in _LM_SCALES}
+            return {
+                f"nnlm_scale_{a:.2f}": first.ranked(first.log_probs, a, 0.0)[0] for a in _LM_SCALES
+            }
         return {
-            f"nnlm_scale_{a:.2f}_lodr_scale_{b:.2f}": first.best(first.log_probs / a, 1.0, -b)
+            f"nnlm_scale_{a:.2f}_lodr_scale_{b:.2f}": first.ranked(first.log_probs / a, 1.0, -b)[0]
             for a in _LM_SCALES_WITH_LODR
             for b in _LODR_SCALES
         }
@@ -103,10 +109,12 @@ class _FirstPass:
         if method.lodr_lm is not None:
             self._lodr_scores = sentence_scores(method.lodr_lm, sentences)
 
-    def best(
+    def ranked(
         self, log_probs: npt.NDArray[np.float64], lm_scale: float, lodr_scale: float
-    ) -> SearchResult:
-        """The hypothesis with the highest sum, the first on a tie."""
+    ) -> list[SearchResult]:
+        """The hypotheses by their sums, the highest first, ties in their order."""
         totals = log_probs + lm_scale * self._lm_scores + lodr_scale * self._lodr_scores
-        best = int(totals.argmax())
-        return dataclasses.replace(self._hypotheses[best], log_prob=float(totals[best]))
+        return [
+            dataclasses.replace(self._hypotheses[i], log_prob=float(totals[i]))
+            for i in np.argsort(-totals, kind="stable").tolist()
+        ]

@@ -57,6 +57,7 @@ class ManifestCorpus:
     """
 
     varies_with_epoch: Final = False
+    known_defects: Final = frozenset[str]()
 
     def __init__(
         self,

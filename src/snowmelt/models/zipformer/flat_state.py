@@ -18,10 +18,18 @@ from torch import Tensor
 
 from snowmelt.models.zipformer.caches import StackState, ZipformerState
 
-__all__ = ["flat_to_state", "stack_flat_states", "state_to_flat", "unstack_flat_states"]
+__all__ = [
+    "STATE_BATCH_AXES",
+    "STATE_NAMES",
+    "flat_to_state",
+    "stack_flat_states",
+    "state_to_flat",
+    "unstack_flat_states",
+]
 
-# Axis of the streams in each of the seven groups.
-_BATCH_AXES: Final = (1, 1, 2, 2, 2, 1, 1)
+# Names of the seven groups, and the axis of the streams in each.
+STATE_NAMES: Final = ("len", "avg", "key", "val", "val2", "conv1", "conv2")
+STATE_BATCH_AXES: Final = (1, 1, 2, 2, 2, 1, 1)
 
 
 def state_to_flat(state: ZipformerState) -> list[Tensor]:
@@ -45,7 +53,7 @@ def flat_to_state(flat: Sequence[Tensor], first_downsampling: int) -> ZipformerS
         flat: seven groups of one tensor a stack.
         first_downsampling: ds of the first stack.
     """
-    num_stacks = len(flat) // len(_BATCH_AXES)
+    num_stacks = len(flat) // len(STATE_BATCH_AXES)
     stacks = []
     for i in range(num_stacks):
         seen, average, key, value, value2, conv1, conv2 = flat[i::num_stacks]
@@ -65,15 +73,15 @@ def flat_to_state(flat: Sequence[Tensor], first_downsampling: int) -> ZipformerS
 
 def stack_flat_states(states: Sequence[Sequence[Tensor]]) -> list[Tensor]:
     """One flat list with the streams of all `states`, in their order."""
-    num_stacks = len(states[0]) // len(_BATCH_AXES)
+    num_stacks = len(states[0]) // len(STATE_BATCH_AXES)
     return [
-        torch.cat(tensors, dim=_BATCH_AXES[i // num_stacks])
+        torch.cat(tensors, dim=STATE_BATCH_AXES[i // num_stacks])
         for i, tensors in enumerate(zip(*states, strict=True))
     ]
 
 
 def unstack_flat_states(flat: Sequence[Tensor]) -> list[list[Tensor]]:
     """One flat list a stream, each tensor of size 1 along the axis of the streams."""
-    num_stacks = len(flat) // len(_BATCH_AXES)
-    parts = [x.split(1, dim=_BATCH_AXES[i // num_stacks]) for i, x in enumerate(flat)]
+    num_stacks = len(flat) // len(STATE_BATCH_AXES)
+    parts = [x.split(1, dim=STATE_BATCH_AXES[i // num_stacks]) for i, x in enumerate(flat)]
     return [list(stream) for stream in zip(*parts, strict=True)]

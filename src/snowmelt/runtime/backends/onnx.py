@@ -10,6 +10,7 @@ without a fixed size; zeros are a fresh stream.
 Source: sherpa-onnx's contract for streaming transducers.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 __all__ = ["OnnxBackend", "OnnxModels", "OnnxScorer", "OnnxSession", "find_onnx_files"]
 
 _FRONT_ENDS: Final = {"zipformer": ZIPFORMER_FRONT_END, "lstm": LSTM_FRONT_END}
+
+# Characters; it may go on about whole graphs.
+_MOST_OF_A_REASON: Final = 200
 
 _NUMPY_TYPES: Final[dict[str, type[np.generic]]] = {
     "tensor(float)": np.float32,
@@ -269,22 +273,22 @@ class OnnxSession:
         options = runtime.SessionOptions()
         options.intra_op_num_threads = num_threads
         options.inter_op_num_threads = 1
-        options.log_severity_level = 3  # errors: its warnings are about its own optimiser
+        options.log_severity_level = 4  # what is wrong comes as an exception
         try:
             self._session = runtime.InferenceSession(
                 model if isinstance(model, bytes) else str(model),
                 options,
                 providers=["CPUExecutionProvider"],
             )
+            self.inputs = self._session.get_inputs()
+            self.outputs = self._session.get_outputs()
+            self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
         except Exception as error:  # its exceptions have no common base
             raise CheckpointError(
-                f"{self.name} is no model that ONNX Runtime can load: {error}",
+                f"{self.name} is no model that ONNX Runtime can load: {_reason(error)}",
                 "export or download it again",
             ) from error
-        self.inputs = self._session.get_inputs()
-        self.outputs = self._session.get_outputs()
         self._input_names = [i.name for i in self.inputs]
-        self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
 
     def number(self, key: str) -> int:
         """A number that the file's metadata must hold."""
@@ -297,10 +301,19 @@ class OnnxSession:
         return int(value)
 
     def run(self, arrays: Sequence[npt.NDArray[Any]]) -> list[Any]:
-        """All outputs, in their order."""
-        outputs: list[Any] = self._session.run(
-            None, dict(zip(self._input_names, arrays, strict=True))
-        )
+        """All outputs, in their order.
+
+        Raises:
+            CheckpointError: the graph does not take these arrays, or is damaged.
+        """
+        try:
+            outputs: list[Any] = self._session.run(
+                None, dict(zip(self._input_names, arrays, strict=True))
+            )
+        except Exception as error:
+            raise CheckpointError(
+                f"{self.name} cannot compute: {_reason(error)}", "snowmelt doctor says more"
+            ) from error
         return outputs
 
 
@@ -347,6 +360,12 @@ def _stream_axis(node: "onnxruntime.NodeArg", name: str) -> int:
 def _zeros(node: "onnxruntime.NodeArg", axis: int) -> npt.NDArray[Any]:
     shape = [1 if a == axis else size for a, size in enumerate(node.shape)]
     return np.zeros(shape, dtype=_NUMPY_TYPES[node.type])
+
+
+def _reason(error: Exception) -> str:
+    """What ONNX Runtime says, without its places in C++ and its repetitions."""
+    text = str(error).rpartition(" failed:")[2]
+    return re.sub(r"\S+\.(?:cc|h):\d+ [^()]*\(.*?\) ", "", text)[:_MOST_OF_A_REASON].strip()
 
 
 def _onnxruntime() -> Any:

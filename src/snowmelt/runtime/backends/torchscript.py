@@ -19,9 +19,11 @@ from typing import Any, Final, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from snowmelt.checkpoint.files import require_intact
 from snowmelt.checkpoint.icefall import model_config_of
 from snowmelt.core.errors import CheckpointError
 from snowmelt.core.files import require_file
+from snowmelt.models.zipformer.flat_state import STATE_BATCH_AXES
 from snowmelt.presets.frames import LSTM_FRONT_END, ZIPFORMER_FRONT_END, FrontEnd
 from snowmelt.runtime.backends.torch_eager import TorchBackend
 from snowmelt.runtime.dimensions import Dimensions, dimensions_of
@@ -42,8 +44,7 @@ SCRIPT_FACTS: Final = "snowmelt.json"
 # An LSTM takes windows of any length; this one is quick and waits for 320 ms of sound.
 _LSTM_CHUNK_LEN: Final = 32
 
-# Axis of the streams in each of the seven groups of a Zipformer's states.
-_ZIPFORMER_AXES: Final = (1, 1, 2, 2, 2, 1, 1)
+_EXPORT_HINT: Final = "pass a file that export --jit or --jit-trace has written"
 
 
 # What tells the parts of a traced model from one another.
@@ -80,7 +81,9 @@ class ScriptBackend(TorchBackend):
         device: torch.device | str,
     ) -> None:
         super().__init__(network, windows, unk_id=unk_id, device=device)
-        embedding: Tensor = _parameters(network.decoder)["embedding.weight"]
+        embedding = _parameters(network.decoder).get("embedding.weight")
+        if embedding is None:
+            raise CheckpointError("the scripted model's decoder has no embedding", _EXPORT_HINT)
         self.vocab_size = len(embedding)
         self.dimensions = _dimensions(network)
 
@@ -265,8 +268,8 @@ class _Encoder(nn.Module):
     def _axes(self, num_states: int) -> list[int]:
         if not self.is_zipformer:
             return [1] * num_states
-        num_stacks = num_states // len(_ZIPFORMER_AXES)
-        return [axis for axis in _ZIPFORMER_AXES for _ in range(num_stacks)]
+        num_stacks = num_states // len(STATE_BATCH_AXES)
+        return [axis for axis in STATE_BATCH_AXES for _ in range(num_stacks)]
 
 
 class _TracedDecoder(nn.Module):
@@ -315,6 +318,7 @@ def load_script(model: Path | bytes, what: str) -> Any:
         source: Any = io.BytesIO(model)
     else:
         source = str(require_file(model, what, error=CheckpointError))
+        require_intact(model, what, _EXPORT_HINT)
     try:
         with warnings.catch_warnings():
             # torch recommends torch.export; these files exist.
@@ -323,7 +327,7 @@ def load_script(model: Path | bytes, what: str) -> Any:
     except Exception as error:  # damaged bytes can fail in its parser in any way
         raise CheckpointError(
             f"the {what} {model if isinstance(model, Path) else ''} is no TorchScript program",
-            "pass a file that export --jit or --jit-trace has written",
+            _EXPORT_HINT,
         ) from error
 
 
