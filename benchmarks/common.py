@@ -77,16 +77,19 @@ class Peer:
         self._process.wait()
 
 
-def in_turn(peers: Mapping[str, Peer], repetitions: int) -> dict[str, Times]:
+def in_turn(
+    peers: Mapping[str, Peer], repetitions: int, *, last_always: bool = False
+) -> dict[str, Times]:
     """Times of every program, after a round that does not count.
 
-    The last program, the plain one that the others are checked by, takes part in three rounds only.
+    The last program, the plain one that the others are checked by, takes part in three rounds only,
+    unless `last_always`.
     """
     times = {name: Times([], []) for name in peers}
     last = list(peers)[-1]
     for number in range(-1, repetitions):
         for name, peer in peers.items():
-            if name == last and number >= _ROUNDS_OF_THE_LAST:
+            if name == last and number >= _ROUNDS_OF_THE_LAST and not last_always:
                 continue
             answer = peer.ask("run")
             if number >= 0:

@@ -107,7 +107,8 @@ def test_the_encoder_is_what_sherpa_onnx_expects(encoder, exported):
         }
     assert outputs[0] == ("encoder_out", floats, ("N", 8, 16))
     assert outputs[1:] == [(f"new_{name}", kind, shape) for name, kind, shape in states]
-    ours = {"version": "1", "model_author": "k2-fsa", "min_tail_s": "0.4"}
+    ours = {"version": "1", "model_author": "k2-fsa"}
+    ours |= {"min_tail_s": "0.4", "sample_rate": "16000"}
     assert _metadata(model) == facts | ours
 
 
@@ -141,6 +142,9 @@ def test_graphs_are_clean(exported, part):
         (node.op_type, tuple(node.input), tuple(str(a) for a in node.attribute)) for node in nodes
     )
     assert [key for key, number in seen.items() if number > 1] == []
+    # ONNX Runtime's convolutions over one axis are many times slower than those of images.
+    ranks = {weight.name: len(weight.dims) for weight in model.graph.initializer}
+    assert {ranks[node.input[1]] for node in nodes if node.op_type == "Conv"} <= {4}
 
 
 def _results(recognizer, sounds):
@@ -282,7 +286,7 @@ def test_a_damaged_set_is_named(exported, tmp_path):
     with pytest.raises(CheckpointError, match="takes chunks of 32 frames, not of 64"):
         load_model(copy, decode_chunk_len=64)
     (copy / "tokens.txt").write_text("<blk> 0\n<sos/eos> 1\n<unk> 2\n")
-    with pytest.raises(CheckpointError, match="has 30 tokens, the vocabulary beside it 3"):
+    with pytest.raises(CheckpointError, match="has 30 tokens, the vocabulary 3"):
         load_model(copy)
     model = _graph(copy, "encoder")
     del model.metadata_props[:]

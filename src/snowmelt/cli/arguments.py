@@ -15,6 +15,7 @@ __all__ = [
     "positive_float",
     "positive_int",
     "positive_ints",
+    "sizes",
     "words",
 ]
 
@@ -94,6 +95,20 @@ def positive_ints(word: str) -> tuple[int, ...]:
         (28, 29, 30)
     """
     return tuple(positive_int(part) for part in words(word))
+
+
+def sizes(word: str) -> tuple[int, ...] | int:
+    """A whole number of at least 1, or several separated by commas, which may be equal.
+
+    Raises:
+        argparse.ArgumentTypeError: they are not.
+
+    Example:
+        >>> sizes("384,384"), sizes("12")
+        ((384, 384), 12)
+    """
+    numbers = tuple(positive_int(part.strip()) for part in word.split(","))
+    return numbers if len(numbers) > 1 else numbers[0]
 
 
 def words(word: str) -> tuple[str, ...]:

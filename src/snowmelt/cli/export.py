@@ -12,6 +12,7 @@ from snowmelt.cli.recognition_options import add_weights_options, weights_choice
 from snowmelt.core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from snowmelt.export.bundle import BundleOptions
     from snowmelt.export.run import GateOptions
 
 __all__ = ["add_parser", "run"]
@@ -53,6 +54,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add_bool(group, "--fp16", default=False, help="with --onnx: half-precision files too")
     add_bool(group, "--int8", default=False, help="with --onnx: quantised files too")
     _add_gate_options(parser)
+    _add_bundle_options(parser)
 
 
 def _add_gate_options(parser: argparse.ArgumentParser) -> None:
@@ -109,12 +111,65 @@ def _gate(args: argparse.Namespace) -> "GateOptions | None":
     return GateOptions(source, args.max_wer_increase)
 
 
+def _add_bundle_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("bundle")
+    group.add_argument(
+        "--bundle",
+        type=Path,
+        metavar="PATH",
+        help="one model that describes itself: a new folder, or one file NAME.snowmelt",
+    )
+    group.add_argument(
+        "--bundle-weights",
+        choices=("both", "safetensors", "onnx"),
+        default="both",
+        help="safetensors for torch, ONNX files for everything else (default: both)",
+    )
+    group.add_argument(
+        "--decoding-method",
+        choices=("greedy_search", "beam_search", "modified_beam_search", "fast_beam_search"),
+        default="greedy_search",
+        help="how the bundle recognises where nothing else is asked for (default: greedy_search)",
+    )
+    group.add_argument(
+        "--blank-penalty",
+        type=finite_float,
+        default=0.0,
+        metavar="X",
+        help="of the bundle where nothing else is asked for (default: 0)",
+    )
+    group.add_argument(
+        "--license", metavar="NAME", help="of the weights, as in CC-BY-4.0 (default: not stated)"
+    )
+
+
+def _bundle_options(args: argparse.Namespace) -> "BundleOptions | None":
+    """What the bundle's options ask for; None without --bundle.
+
+    Raises:
+        ConfigError: they are given without --bundle.
+    """
+    from snowmelt.export.bundle import BundleOptions
+    from snowmelt.runtime.bundle import DecodingDefaults
+
+    decoding = DecodingDefaults(args.decoding_method, args.blank_penalty)
+    if args.bundle is not None:
+        return BundleOptions(args.bundle, args.bundle_weights, decoding, args.license)
+    if (args.bundle_weights, decoding, args.license) != ("both", DecodingDefaults(), None):
+        raise ConfigError(
+            "--bundle-weights, --decoding-method, --blank-penalty and --license are of bundles",
+            "add --bundle PATH",
+        )
+    return None
+
+
 def run(args: argparse.Namespace) -> int:
     """Write all forms that were asked for."""
     from snowmelt.export.run import Forms, Source, export
     from snowmelt.runtime.load import WeightsChoice
     from snowmelt.text.tokenizer import load_tokenizer
 
+    bundle = _bundle_options(args)
     chosen = weights_choice(args)
     source = Source(
         exp_dir=args.exp_dir,
@@ -123,7 +178,9 @@ def run(args: argparse.Namespace) -> int:
         decode_chunk_len=args.decode_chunk_len,
         tokenizer=None if args.vocabulary is None else load_tokenizer(args.vocabulary),
     )
-    forms = Forms(args.jit, args.jit_trace, args.onnx, args.fp16, args.int8, _gate(args))
+    forms = Forms(
+        args.jit, args.jit_trace, args.onnx, args.fp16, args.int8, gate=_gate(args), bundle=bundle
+    )
     for written in export(source, forms, args.output_dir):
         for path in written.files:
             print(path)

@@ -19,12 +19,14 @@ from snowmelt.cli.arguments import (
     positive_ints,
     words,
 )
+from snowmelt.cli.dimension_options import add_dimension_options, check_stated
 from snowmelt.cli.lm_options import add_lm_options, load_lms
 from snowmelt.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from snowmelt.runtime.backend import SpeechModel
     from snowmelt.runtime.load import WeightsChoice
+    from snowmelt.runtime.model_files import ModelFiles
     from snowmelt.search.method import SearchMethod
     from snowmelt.search.methods import SearchOptions
     from snowmelt.text.graph import DecodingGraph
@@ -100,9 +102,18 @@ def add_weights_options(group: argparse._ActionsContainer) -> None:
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Which weights, chunk length and device."""
+    """Which weights, chunk length and device, and what may be said of the model besides."""
     group = parser.add_argument_group("model")
     add_weights_options(group)
+    group.add_argument(
+        "--bpe-model",
+        type=Path,
+        metavar="FILE",
+        help="the vocabulary, for weights that come without (an experiment's own is compared)",
+    )
+    group.add_argument(
+        "--tokens", type=Path, metavar="FILE", help="the same as tokens.txt; or both"
+    )
     group.add_argument(
         "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="(default: auto)"
     )
@@ -113,6 +124,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="CPU threads of one calculation, at most one a core (default: 1)",
     )
+    add_dimension_options(parser)
 
 
 def add_search_options(
@@ -129,9 +141,9 @@ def add_search_options(
         "--decoding-method",
         "--method",
         type=words,
-        default=("greedy_search",),
         metavar="NAME",
-        help="greedy_search, beam_search, modified_beam_search, ... (default: greedy_search)",
+        help="greedy_search, beam_search, modified_beam_search, ... (default: greedy_search, or "
+        "what a bundle says)",
     )
     group.add_argument(
         "--max-sym-per-frame",
@@ -142,9 +154,9 @@ def add_search_options(
     group.add_argument(
         "--blank-penalty",
         type=finite_float,
-        default=0.0,
         metavar="X",
-        help="taken from the score of blank: fewer deletions, more insertions (default: 0)",
+        help="taken from the score of blank: fewer deletions, more insertions (default: 0, or what "
+        "a bundle says)",
     )
     group.add_argument(
         "--temperature",
@@ -243,15 +255,25 @@ def add_search_options(
     parser.set_defaults(fast_beam_defaults=defaults)
 
 
-def search_options(args: argparse.Namespace) -> "SearchOptions":
+def search_options(
+    args: argparse.Namespace, defaults: "SearchOptions | None" = None
+) -> "SearchOptions":
     """The search that the options name.
+
+    Args:
+        args: values of `add_search_options`.
+        defaults: method and blank penalty where no option names them; None: the usual ones.
 
     Raises:
         ConfigError: there is no such method, or several are given.
     """
     from snowmelt.search.methods import SearchOptions
 
-    method = _single(args.decoding_method, "--decoding-method")
+    defaults = defaults or SearchOptions()
+    method = defaults.decoding_method
+    if args.decoding_method is not None:
+        method = _single(args.decoding_method, "--decoding-method")
+    blank_penalty = defaults.blank_penalty if args.blank_penalty is None else args.blank_penalty
     beam = args.fast_beam_defaults.beam
     if args.beam is not None:
         beam = args.beam
@@ -262,7 +284,7 @@ def search_options(args: argparse.Namespace) -> "SearchOptions":
     return SearchOptions(
         decoding_method=method,
         max_sym_per_frame=args.max_sym_per_frame,
-        blank_penalty=args.blank_penalty,
+        blank_penalty=blank_penalty,
         temperature=args.temperature,
         beam_size=args.beam_size,
         beam=beam,
@@ -374,18 +396,48 @@ def weights_choice(args: argparse.Namespace) -> "WeightsChoice":
     )
 
 
-def load(path: Path, weights: "WeightsChoice | None", args: argparse.Namespace) -> "SpeechModel":
-    """Load the model as the options say, and set the number of threads."""
+def load(
+    path: "Path | ModelFiles", weights: "WeightsChoice | None", args: argparse.Namespace
+) -> "SpeechModel":
+    """Load the model as the options say, and set the number of threads.
+
+    Raises:
+        UserError: it cannot be loaded, or is not what the options say it is.
+    """
     from snowmelt.runtime.load import load_model
 
-    return load_model(
+    model = load_model(
         path,
         weights=weights,
         head=args.head,
         decode_chunk_len=args.decode_chunk_len,
+        num_left_chunks=args.num_left_chunks,
+        tokenizer=_vocabulary(args),
         device=args.device,
         num_threads=min(args.num_threads, os.cpu_count() or 1),
     )
+    check_stated(args, model, str(path))
+    return model
+
+
+def _vocabulary(args: argparse.Namespace) -> "Tokenizer | None":
+    """What --bpe-model and --tokens name; None if neither is given."""
+    from snowmelt.text.tokenizer import load_tokenizer, load_tokens, vocabulary_hash
+
+    if args.tokens is None:
+        return None if args.bpe_model is None else load_tokenizer(args.bpe_model)
+    if args.bpe_model is None:
+        kinds = (args.tokens.parent / name for name in ("tokenizer.yaml", "bpe.model"))
+        is_alone = args.tokens.is_file() and not any(path.exists() for path in kinds)
+        return (load_tokens if is_alone else load_tokenizer)(args.tokens)
+    by_pieces, by_tokens = load_tokenizer(args.bpe_model), load_tokens(args.tokens)
+    if vocabulary_hash(by_pieces) != vocabulary_hash(by_tokens):
+        raise ConfigError(
+            f"{args.bpe_model} ({by_pieces.vocab_size} tokens) and {args.tokens} "
+            f"({by_tokens.vocab_size}) are different vocabularies",
+            "take both from the same folder",
+        )
+    return by_pieces
 
 
 def _single(values: Sequence[_Value], option: str) -> _Value:

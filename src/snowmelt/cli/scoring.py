@@ -99,7 +99,7 @@ def _combinations(args: argparse.Namespace) -> list[argparse.Namespace]:
         )
         for epoch in lists[0]
         for avg in lists[1]
-        for method in args.decoding_method
+        for method in args.decoding_method or ("greedy_search",)
     ]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from snowmelt.cli.arguments import positive_int
+from snowmelt.cli.model_files import add_model_files, check_sample_rate, chosen_model
 from snowmelt.cli.recognition_options import (
     add_model_options,
     add_search_options,
@@ -58,13 +59,6 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--microphone", action="store_true", help="listen until Ctrl-C (implies --live)"
     )
     parser.add_argument(
-        "--model",
-        type=Path,
-        required=True,
-        metavar="PATH",
-        help="folder of an experiment, or one of its checkpoint files",
-    )
-    parser.add_argument(
         "--format",
         choices=("text", "tsv", "json"),
         default="text",
@@ -80,6 +74,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         metavar="N",
         help="most files recognised side by side (default: 16)",
     )
+    add_model_files(parser)
     add_model_options(parser)
     add_search_options(parser)
 
@@ -88,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     """Transcribe all inputs; exit code 2 if one of them could not be."""
     from snowmelt.cli.transcript import LivePrinter, OrderedPrinter
     from snowmelt.core.errors import ConfigError
-    from snowmelt.runtime.load import WeightsChoice
+    from snowmelt.runtime.load import WeightsChoice, default_search
     from snowmelt.runtime.recognizer import OnlineRecognizer
     from snowmelt.runtime.scheduler import recognize
 
@@ -96,17 +91,20 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("there is nothing to transcribe", "give sound files or --microphone")
     if args.inputs and args.microphone:
         raise ConfigError("--microphone and files exclude each other", "run the command twice")
+    path = chosen_model(args)
     chosen = weights_choice(args)
-    if args.model.is_file() and chosen != WeightsChoice():
+    if isinstance(path, Path) and path.is_file() and chosen != WeightsChoice():
         raise ConfigError(
-            f"{args.model} is one file: --epoch, --iter, --avg and --use-averaged-model choose "
+            f"{path} is one file: --epoch, --iter, --avg and --use-averaged-model choose "
             "among the files of a folder",
-            f"--model {args.model.parent}",
+            f"--model {path.parent}",
         )
     sources = _microphone() if args.microphone else _sources(args.inputs)
     is_live = args.live or args.microphone
-    options = search_options(args)
-    model = load(args.model, None if chosen == WeightsChoice() else chosen, args)
+    default = default_search(path) if isinstance(path, Path) else None
+    options = search_options(args, default)
+    model = load(path, None if chosen == WeightsChoice() else chosen, args)
+    check_sample_rate(args, model)
     search = load_search(args, options, model.tokenizer)
     recognizer = OnlineRecognizer(
         model,

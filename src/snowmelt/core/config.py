@@ -227,7 +227,7 @@ def _tagged(choices: list[Any], value: Any, where: str) -> Any:
     assert len(tags) == len(choices), choices
     tag = next(iter(tags.values()))[0]
     chosen = value.get(tag, next(iter(tags))) if isinstance(value, Mapping) else next(iter(tags))
-    if chosen not in tags:
+    if chosen not in list(tags):  # it may be anything, also unhashable
         raise ConfigError(f"{_join(where, tag)} must be one of {', '.join(tags)}, got {chosen!r}")
     return tags[chosen][1]
 

@@ -21,6 +21,7 @@ except ImportError:  # no POSIX system
     fcntl = None  # type: ignore[assignment]
 
 __all__ = [
+    "LFS_POINTER",
     "atomic_path",
     "held_folder",
     "is_lfs_pointer",
@@ -38,7 +39,8 @@ _TEMPORARY: Final = ".tmp-"
 # How often a process that waits for a folder looks again.
 _LOCK_POLL_S: Final = 0.1
 
-_LFS_POINTER: Final = b"version https://git-lfs"
+# How a git-lfs pointer begins.
+LFS_POINTER: Final = b"version https://git-lfs"
 
 _REFUSALS: Final = frozenset(
     {
@@ -228,7 +230,7 @@ def is_lfs_pointer(path: str | Path) -> bool:
         OSError: the file cannot be read.
     """
     with Path(path).open("rb") as stream:
-        return stream.read(len(_LFS_POINTER)) == _LFS_POINTER
+        return stream.read(len(LFS_POINTER)) == LFS_POINTER
 
 
 def _fsync(path: Path) -> None:

@@ -56,6 +56,7 @@ def export_onnx(
     config: ModelConfig,
     *,
     min_tail_s: float,
+    sample_rate: int = 16000,
     vocabulary_hash: str = "",
     half: bool = False,
 ) -> OnnxFiles:
@@ -64,7 +65,7 @@ def export_onnx(
     Args:
         model: in evaluation mode on the CPU, one head, scales folded.
         config: gives the chunk length.
-        min_tail_s: stored for our own runtime; others ignore it.
+        min_tail_s, sample_rate: stored for our own runtime; others ignore them.
         vocabulary_hash: of the tokens, stored so that others can be told from them; empty: not.
         half: compute in half precision; inputs, outputs and states stay float32, as runtimes
             expect.
@@ -88,7 +89,7 @@ def export_onnx(
             (torch.zeros(_TRACED_STREAMS, window, encoder.num_features), *states),
             {"x": 0, **dict(zip(names, axes, strict=True))},
             {"encoder_out": 0, **{f"new_{n}": a for n, a in zip(names, axes, strict=True)}},
-            {**_AUTHOR, **facts, "min_tail_s": min_tail_s},
+            {**_AUTHOR, **facts, "min_tail_s": min_tail_s, "sample_rate": sample_rate},
         ),
         decoder=_graph(
             _DecoderStep(decoder, joiner, half),

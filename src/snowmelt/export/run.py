@@ -6,6 +6,7 @@
     encoder-S.onnx, decoder-S.onnx, joiner-S.onnx        for sherpa-onnx and our own runtime
     encoder-S.fp16.onnx, …; encoder-S.int8.onnx, …       the same, smaller
     int8-S.txt, int8-S.json                              what 8 bits cost and gain, with a gate
+    a folder, or one file name.snowmelt                  a bundle: `export/bundle.py`
 
 S says which checkpoints: epoch-E-avg-A or iter-I-avg-A, for a Zipformer with -with-averaged-model
 where that option is on, as the original names its files.
@@ -18,18 +19,21 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from snowmelt.checkpoint.files import save_checkpoint
 from snowmelt.checkpoint.heads import MAIN_HEAD
 from snowmelt.core.errors import ConfigError
 from snowmelt.core.files import write_bytes
+from snowmelt.export.bundle import BundleOptions, bundle_contents, require_free, write_bundle
 from snowmelt.export.gate_set import GateCuts, gate_utterances
 from snowmelt.export.int8_gate import Gate, gated
 from snowmelt.export.onnx import OnnxFiles, export_onnx
 from snowmelt.export.quantize import quantized
+from snowmelt.export.summary import training_summary
 from snowmelt.export.torchscript import export_script, export_traced
 from snowmelt.export.verify import compare, verify
+from snowmelt.models.scaled_layers import fold_scales
 from snowmelt.presets.models import ModelConfig, ZipformerConfig
 from snowmelt.runtime.backend import Backend, SpeechModel
 from snowmelt.runtime.backends.onnx import OnnxBackend, OnnxModels
@@ -92,6 +96,7 @@ class Forms:
         onnx: three ONNX files.
         fp16, int8: ONNX files in half precision, and quantised, beside the float32 ones.
         gate: what quantised files must recognise before they are written; None: nothing.
+        bundle: one model that describes itself.
     """
 
     jit: bool = False
@@ -100,6 +105,7 @@ class Forms:
     fp16: bool = False
     int8: bool = False
     gate: GateOptions | None = None
+    bundle: BundleOptions | None = None
 
     def __post_init__(self) -> None:
         for flag, is_asked in (("--fp16", self.fp16), ("--int8", self.int8)):
@@ -132,7 +138,17 @@ def export(source: Source, forms: Forms, output_dir: Path | None = None) -> Iter
         UserError: the weights cannot be loaded, a file cannot be written, or a package is missing.
         SnowmeltError: a form does not compute what the model computes (a bug).
     """
-    folder = source.exp_dir if output_dir is None else output_dir
+    files = dataclasses.replace(forms, bundle=None)
+    if forms.bundle is not None:
+        require_free(forms.bundle.path)
+    if forms.bundle is None or files != Forms():
+        yield from _files(source, files, output_dir or source.exp_dir)
+    if forms.bundle is not None:
+        yield _bundle(source, forms.bundle)
+
+
+def _files(source: Source, forms: Forms, folder: Path) -> Iterator[Written]:
+    """All forms but the bundle."""
     if forms == Forms():
         # Never made from itself: without a choice, from the newest checkpoints there are.
         choice = source.weights or WeightsChoice()
@@ -143,11 +159,11 @@ def export(source: Source, forms: Forms, output_dir: Path | None = None) -> Iter
     if forms == Forms():
         yield _weights(loaded, folder)
     if forms.jit:
-        content = export_script(loaded.model)
+        content = export_script(loaded.model, _facts(loaded))
         remark = _verified(loaded, scripted_backend(content, unk_id=loaded.tokenizer.unk_id))
         yield Written(_write((content,), folder, (_SCRIPTED,)), remark)
     if forms.jit_trace:
-        traced = export_traced(loaded.model, loaded.config.model)
+        traced = export_traced(loaded.model, loaded.config.model, _facts(loaded))
         backend = traced_backend(ScriptModels(*traced), unk_id=loaded.tokenizer.unk_id)
         names = [f"{part}_jit_trace.pt" for part in traced._fields]
         yield Written(_write(traced, folder, names), _verified(loaded, backend))
@@ -155,10 +171,25 @@ def export(source: Source, forms: Forms, output_dir: Path | None = None) -> Iter
         yield from _onnx_forms(source, loaded, forms, folder)
 
 
+def _bundle(source: Source, options: BundleOptions) -> Written:
+    """Both forms of the weights, compared as they will be loaded."""
+    loaded = _load(source, folded=False)
+    weights = {key: value.clone() for key, value in loaded.model.state_dict().items()}
+    fold_scales(loaded.model)
+    onnx, remark = None, f"the weights of {loaded.weights}"
+    if "onnx" in options.forms:
+        onnx = _onnx(loaded)
+        remark = _verified(loaded, _onnx_backend(onnx, loaded))
+    choice = None if _takes_pretrained(source) else _choice(source)
+    training = training_summary(source.exp_dir, loaded.config, choice, loaded.head)
+    write_bundle(options.path, bundle_contents(loaded, weights, onnx, options, training))
+    return Written((options.path,), remark)
+
+
 def _weights(loaded: LoadedTransducer, folder: Path) -> Written:
     """pretrained.pt: the averaged weights under the original's names."""
     path = folder / _PRETRAINED
-    save_checkpoint(path, {"model": loaded.model.state_dict()})
+    save_checkpoint(path, {"model": loaded.model.state_dict(), "snowmelt": _facts(loaded)})
     return Written((path,), f"the weights of {loaded.weights}")
 
 
@@ -167,13 +198,11 @@ def _onnx_forms(
 ) -> Iterator[Written]:
     suffix = _suffix(source, loaded.config.model)
     gate = None if forms.gate is None else _gate(forms.gate, loaded)
-    model, config, min_tail_s = loaded.model, loaded.config.model, loaded.config.min_tail_s
-    tokens = vocabulary_hash(loaded.tokenizer)
-    full = export_onnx(model, config, min_tail_s=min_tail_s, vocabulary_hash=tokens)
+    full = _onnx(loaded)
     remark = _verified(loaded, _onnx_backend(full, loaded))
     yield Written(_write(full, folder, _onnx_names(f"{suffix}.onnx")), remark)
     if forms.fp16:
-        half = export_onnx(model, config, min_tail_s=min_tail_s, vocabulary_hash=tokens, half=True)
+        half = _onnx(loaded, half=True)
         remark = _rounded(loaded, _onnx_backend(half, loaded))
         yield Written(_write(half, folder, _onnx_names(f"{suffix}.fp16.onnx")), remark)
     if forms.int8 and gate is not None:
@@ -209,15 +238,23 @@ def _load(source: Source, *, folded: bool) -> LoadedTransducer:
 
 def _suffix(source: Source, config: ModelConfig) -> str:
     """What the files are called: which checkpoints they come from."""
-    if source.weights is None and (source.exp_dir / _PRETRAINED).is_file():
+    if _takes_pretrained(source):
         return "pretrained"
-    choice = (source.weights or WeightsChoice()).resolved(source.exp_dir)
+    choice = _choice(source)
     if choice.iteration > 0:
         suffix = f"iter-{choice.iteration}-avg-{choice.avg}"
     else:
         suffix = f"epoch-{choice.epoch}-avg-{choice.avg}"
     is_named = choice.use_averaged_model and isinstance(config, ZipformerConfig)
     return f"{suffix}-with-averaged-model" if is_named else suffix
+
+
+def _takes_pretrained(source: Source) -> bool:
+    return source.weights is None and (source.exp_dir / _PRETRAINED).is_file()
+
+
+def _choice(source: Source) -> WeightsChoice:
+    return (source.weights or WeightsChoice()).resolved(source.exp_dir)
 
 
 def _onnx_names(ending: str) -> list[str]:
@@ -234,6 +271,19 @@ def _speech_model(files: OnnxFiles, loaded: LoadedTransducer) -> SpeechModel:
     config = loaded.config
     backend = _onnx_backend(files, loaded)
     return SpeechModel(backend, loaded.tokenizer, config.features, config.min_tail_s)
+
+
+def _onnx(loaded: LoadedTransducer, *, half: bool = False) -> OnnxFiles:
+    return export_onnx(loaded.model, loaded.config.model, **_facts(loaded), half=half)
+
+
+def _facts(loaded: LoadedTransducer) -> dict[str, Any]:
+    """What every exported file carries beside the original's contents."""
+    return {
+        "vocabulary_hash": vocabulary_hash(loaded.tokenizer),
+        "min_tail_s": loaded.config.min_tail_s,
+        "sample_rate": loaded.config.features.sample_rate,
+    }
 
 
 def _onnx_backend(files: OnnxFiles, loaded: LoadedTransducer) -> OnnxBackend:

@@ -13,8 +13,9 @@ Source: icefall, export.py and jit_trace_export.py of both recipes (names, signa
 """
 
 import io
+import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -25,6 +26,7 @@ from snowmelt.export.lstm import InferenceLstm
 from snowmelt.export.zipformer.encoder import InferenceZipformer
 from snowmelt.models.transducer import Transducer
 from snowmelt.presets.models import ModelConfig
+from snowmelt.runtime.backends.torchscript import SCRIPT_FACTS
 
 __all__ = ["TracedFiles", "export_script", "export_traced"]
 
@@ -37,21 +39,25 @@ class TracedFiles(NamedTuple):
     joiner: bytes
 
 
-def export_script(model: Transducer) -> bytes:
+def export_script(model: Transducer, facts: Mapping[str, Any] | None = None) -> bytes:
     """The content of cpu_jit.pt.
 
     Args:
         model: in evaluation mode on the CPU, one head, scales folded.
+        facts: plain values, stored for our own runtime (`runtime.backends.torchscript.SCRIPT_FACTS`
+            says which); others ignore them.
     """
     network = InferenceTransducer(model)
-    return _saved(lambda: torch.jit.script(network))
+    return _saved(lambda: torch.jit.script(network), facts)
 
 
-def export_traced(model: Transducer, config: ModelConfig) -> TracedFiles:
+def export_traced(
+    model: Transducer, config: ModelConfig, facts: Mapping[str, Any] | None = None
+) -> TracedFiles:
     """The contents of the three traced files.
 
     Args:
-        model: as in `export_script`.
+        model, facts: as in `export_script`; every file holds the facts.
         config: gives the chunk length.
     """
     network = InferenceTransducer(model)
@@ -68,9 +74,13 @@ def export_traced(model: Transducer, config: ModelConfig) -> TracedFiles:
     e = torch.zeros(2, joiner.encoder_proj.in_features)
     d = torch.zeros(2, joiner.decoder_proj.in_features)
     return TracedFiles(
-        encoder=_saved(lambda: torch.jit.trace(encoder, (x, x_lens, states), check_trace=False)),
-        decoder=_saved(lambda: torch.jit.trace(_TracedDecoder(network.decoder), (y, _NO_PAD))),
-        joiner=_saved(lambda: torch.jit.trace(_TracedJoiner(joiner), (e, d))),
+        encoder=_saved(
+            lambda: torch.jit.trace(encoder, (x, x_lens, states), check_trace=False), facts
+        ),
+        decoder=_saved(
+            lambda: torch.jit.trace(_TracedDecoder(network.decoder), (y, _NO_PAD)), facts
+        ),
+        joiner=_saved(lambda: torch.jit.trace(_TracedJoiner(joiner), (e, d)), facts),
     )
 
 
@@ -100,11 +110,12 @@ class _TracedJoiner(nn.Module):
         return InferenceJoiner.forward(self, encoder_out, decoder_out)  # type: ignore[arg-type]
 
 
-def _saved(make: Callable[[], Any]) -> bytes:
+def _saved(make: Callable[[], Any], facts: Mapping[str, Any] | None) -> bytes:
     content = io.BytesIO()
     with torch.no_grad(), warnings.catch_warnings():
         # torch recommends torch.export, which the runtimes that read these files do not know; a
         # tracer remarks on sizes that become constants, as they are meant to.
         warnings.simplefilter("ignore")
-        torch.jit.save(make(), content)
+        extra = {} if facts is None else {SCRIPT_FACTS: json.dumps(facts)}
+        torch.jit.save(make(), content, _extra_files=extra)
     return content.getvalue()

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 from snowmelt.audio.fbank import FbankConfig
 from snowmelt.presets.frames import FrontEnd
+from snowmelt.runtime.dimensions import Dimensions
+from snowmelt.search.methods import SearchOptions
 from snowmelt.search.scorer import FloatArray, IntArray, Scorer
 from snowmelt.text.tokenizer import Tokenizer
 
@@ -74,6 +76,8 @@ class SpeechModel:
         min_tail_s: least seconds of zero samples after the last sample (see `audio.tail`).
         weights: which files the weights came from, for people.
         head: whose decoder and joiner these are, of a training on several corpora.
+        dimensions: what is known of its sizes, by the recipes' option names.
+        search: how tokens are found where nothing else is asked for: a bundle says it.
     """
 
     backend: Backend
@@ -82,3 +86,5 @@ class SpeechModel:
     min_tail_s: float = 0.4
     weights: str = ""
     head: str = "main"
+    dimensions: Dimensions = field(default_factory=dict)
+    search: SearchOptions = field(default_factory=SearchOptions)

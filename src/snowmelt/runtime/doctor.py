@@ -12,8 +12,12 @@ import numpy as np
 
 from snowmelt.core.errors import UserError
 from snowmelt.runtime.backend import SpeechModel
-from snowmelt.runtime.doctor_onnx import metadata_problems
+from snowmelt.runtime.backends.onnx import OnnxModels
+from snowmelt.runtime.bundle import ONNX_FILES, Bundle
+from snowmelt.runtime.bundle_store import BundleStore
+from snowmelt.runtime.doctor_onnx import contract_problems, metadata_problems
 from snowmelt.runtime.info_kinds import Kind, kind_of
+from snowmelt.runtime.load_bundle import onnx_form, torch_form
 
 __all__ = ["Problem", "find_problems"]
 
@@ -51,6 +55,9 @@ def _problems(path: Path, kind: Kind) -> Iterator[Problem]:
     if kind in ("bpe model", "vocabulary folder"):
         load_tokenizer(path)
         return
+    if kind == "bundle":
+        yield from _bundle(path)
+        return
     if kind == "torchscript folder":
         traced = path / "encoder_jit_trace.pt"
         path = traced if traced.exists() else path / "cpu_jit.pt"
@@ -62,6 +69,29 @@ def _problems(path: Path, kind: Kind) -> Iterator[Problem]:
                 yield from _computing(load_model(encoder))
         return
     yield from _computing(load_model(path, device="cpu"))
+
+
+def _bundle(path: Path) -> Iterator[Problem]:
+    """Every damaged file; if there is none, whether each form of the weights works."""
+    store = BundleStore(path)
+    damaged = False
+    for name in store.names():
+        try:
+            store.read(name)
+        except UserError as error:
+            damaged = True
+            yield Problem(error.message, error.hint)
+    if damaged:
+        return
+    bundle = Bundle(path)
+    if "onnx" in bundle.facts.weights:
+        models = OnnxModels(*map(bundle.read, ONNX_FILES))
+        found = [Problem(f"{path}: {what}", advice) for what, advice in contract_problems(models)]
+        yield from found
+        if not found:
+            yield from _computing(onnx_form(bundle))
+    if "safetensors" in bundle.facts.weights:
+        yield from _computing(torch_form(bundle, device="cpu"))
 
 
 def _encoders(path: Path) -> list[Path]:

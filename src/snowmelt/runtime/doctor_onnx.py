@@ -14,18 +14,18 @@ from typing import Any, Final
 
 from snowmelt.core.errors import UserError
 from snowmelt.presets.frames import LSTM_FRONT_END, ZIPFORMER_FRONT_END
-from snowmelt.runtime.backends.onnx import OnnxSession, find_onnx_files
+from snowmelt.runtime.backends.onnx import OnnxModels, OnnxSession, find_onnx_files
+from snowmelt.runtime.stored import stored_features, stored_tail
 
-__all__ = ["metadata_problems"]
+__all__ = ["contract_problems", "metadata_problems"]
 
 _ADVICE: Final = "export the model again: snowmelt export --onnx 1"
 
 # sherpa-onnx computes these features itself and cannot be told others.
 _NUM_MEL_BINS: Final = 80
+_SAMPLE_RATE: Final = 16000
 
 _ZIPFORMER_STATES: Final = ("len", "avg", "key", "val", "val2", "conv1", "conv2")
-
-_MAX_TAIL_S: Final = 10.0
 
 
 def metadata_problems(encoder: Path) -> Iterator[tuple[str, str]]:
@@ -35,15 +35,26 @@ def metadata_problems(encoder: Path) -> Iterator[tuple[str, str]]:
         UserError: a file is missing or cannot be loaded.
     """
     files = find_onnx_files(encoder)
-    parts = {
-        part: OnnxSession(getattr(files, part), part) for part in ("encoder", "decoder", "joiner")
-    }
     found = False
-    for problem in _contract(parts):
+    for problem in contract_problems(files):
         found = True
         yield problem
     if not found:
-        yield from _vocabulary(encoder, parts["decoder"])
+        yield from _vocabulary(encoder, OnnxSession(files.decoder, "decoder"))
+
+
+def contract_problems(models: OnnxModels) -> Iterator[tuple[str, str]]:
+    """What is wrong with what three files say of themselves, each with advice.
+
+    Raises:
+        UserError: one of them cannot be loaded.
+    """
+    yield from _contract(
+        {
+            part: OnnxSession(getattr(models, part), part)
+            for part in ("encoder", "decoder", "joiner")
+        }
+    )
 
 
 def _contract(parts: Mapping[str, OnnxSession]) -> Iterator[tuple[str, str]]:
@@ -85,11 +96,17 @@ def _contract(parts: Mapping[str, OnnxSession]) -> Iterator[tuple[str, str]]:
             f"{encoder.name} takes {num_mel_bins} mel bins; sherpa-onnx computes {_NUM_MEL_BINS}",
             "use it with snowmelt only, or train with 80",
         )
-    tail = encoder.metadata.get("min_tail_s", "0.4")
-    if not _is_tail(tail):
+    try:
+        stored_tail(encoder.metadata, encoder.name)
+        sample_rate = stored_features(encoder.metadata, encoder.name).sample_rate
+    except UserError as error:
+        yield error.message, error.hint
+        return
+    if sample_rate != _SAMPLE_RATE:
         yield (
-            f"{encoder.name} says min_tail_s is {tail!r}, it must be 0 to {_MAX_TAIL_S:g}",
-            _ADVICE,
+            f"{encoder.name} wants sound of {sample_rate} Hz; sherpa-onnx computes features of "
+            f"{_SAMPLE_RATE} Hz",
+            "use it with snowmelt only, or train with 16000",
         )
 
 
@@ -148,7 +165,7 @@ def _encoder_facts(encoder: OnnxSession, family: str) -> dict[str, Any]:
 
 
 def _vocabulary(encoder: Path, decoder: OnnxSession) -> Iterator[tuple[str, str]]:
-    from snowmelt.runtime.load import tokenizer_beside
+    from snowmelt.runtime.vocabulary import tokenizer_beside
     from snowmelt.text.tokenizer import vocabulary_hash
 
     advice = "take the tokens.txt that the model was exported with"
@@ -175,10 +192,3 @@ def _size(value: Any) -> int:
     if not isinstance(value, int):
         raise TypeError(value)
     return value
-
-
-def _is_tail(text: str) -> bool:
-    try:
-        return 0.0 <= float(text) <= _MAX_TAIL_S
-    except ValueError:
-        return False

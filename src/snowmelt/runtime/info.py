@@ -8,7 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from snowmelt.core.config import to_dict
 from snowmelt.core.errors import CheckpointError
+from snowmelt.runtime.bundle import Bundle
 from snowmelt.runtime.info_kinds import kind_of
 from snowmelt.text.tokenizer import Tokenizer, load_tokenizer, load_tokens, vocabulary_hash
 
@@ -45,8 +47,9 @@ def describe(path: str | Path) -> dict[str, Any]:
     """What a model's file or folder is, with whatever it says of itself.
 
     Args:
-        path: a checkpoint (ours, or icefall's), an experiment's folder, an ONNX file or a folder
-            of them, a TorchScript file or a folder of them, tokens.txt, bpe.model or their folder.
+        path: a bundle, a checkpoint (ours, or icefall's), an experiment's folder, an ONNX file or a
+            folder of them, a TorchScript file or a folder of them, tokens.txt, bpe.model or their
+            folder.
 
     Returns:
         nested dict and list of None, bool, int, float and str; "path" and "kind" are always there.
@@ -57,6 +60,8 @@ def describe(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     kind = kind_of(path)
     facts: dict[str, Any] = {"path": str(path), "kind": kind}
+    if kind == "bundle":
+        return facts | _bundle(path)
     if kind == "experiment":
         return facts | _experiment(path)
     if kind == "checkpoint":
@@ -74,6 +79,22 @@ def describe(path: str | Path) -> dict[str, Any]:
     if kind == "tokens":
         return facts | {"vocabulary": _vocabulary(load_tokens(path))}
     return facts | {"vocabulary": _vocabulary(load_tokenizer(path))}
+
+
+def _bundle(path: Path) -> dict[str, Any]:
+    bundle = Bundle(path)
+    return {
+        "form": "folder" if path.is_dir() else "file",
+        **to_dict(bundle.facts),
+        "files": [_bundle_file(bundle, name) for name in bundle.store.names()],
+    }
+
+
+def _bundle_file(bundle: Bundle, name: str) -> dict[str, Any]:
+    try:
+        return {"file": name, "bytes": len(bundle.read(name)), "intact": True}
+    except CheckpointError as error:
+        return {"file": name, "intact": False, "remark": error.message}
 
 
 def _experiment(path: Path) -> dict[str, Any]:
@@ -161,7 +182,7 @@ def _onnx(path: Path) -> dict[str, Any]:
 
 
 def _script(path: Path) -> dict[str, Any]:
-    from snowmelt.runtime.backends.torchscript import load_script
+    from snowmelt.runtime.backends.torchscript import load_script, script_facts
 
     script = load_script(path, "TorchScript program")
     is_whole = all(hasattr(script, part) for part in ("encoder", "decoder", "joiner"))
@@ -174,6 +195,7 @@ def _script(path: Path) -> dict[str, Any]:
     }
     if hasattr(encoder, "get_init_states"):
         facts["encoder"] = "zipformer" if hasattr(encoder, "decode_chunk_size") else "lstm"
+    facts |= script_facts(path)
     if hasattr(encoder, "decode_chunk_size"):
         facts["decode_chunk_len"] = 2 * int(encoder.decode_chunk_size)
     return facts
@@ -190,7 +212,7 @@ def _vocabulary(tokenizer: Tokenizer) -> dict[str, Any]:
 def _vocabulary_beside(path: Path) -> dict[str, Any]:
     """The vocabulary that would be used with a model's file; None where there is none."""
     from snowmelt.core.errors import UserError
-    from snowmelt.runtime.load import tokenizer_beside
+    from snowmelt.runtime.vocabulary import tokenizer_beside
 
     try:
         return {"vocabulary": _vocabulary(tokenizer_beside(path))}

@@ -8,10 +8,12 @@ from typing import Literal
 
 from snowmelt.core.errors import CheckpointError
 from snowmelt.core.files import require_file
+from snowmelt.runtime.bundle_store import is_bundle
 
 __all__ = ["Kind", "kind_of"]
 
 Kind = Literal[
+    "bundle",
     "experiment",
     "checkpoint",
     "onnx folder",
@@ -34,6 +36,8 @@ def kind_of(path: Path) -> Kind:
     Raises:
         CheckpointError: it does not exist, cannot be read, or is none of them.
     """
+    if is_bundle(path):
+        return "bundle"
     if path.is_dir():
         return _folder(path)
     require_file(path, "the file", error=CheckpointError)
@@ -53,7 +57,7 @@ def kind_of(path: Path) -> Kind:
         return "tokens"
     raise CheckpointError(
         f"{path} is no file of a model",
-        "known are checkpoints (.pt), .onnx, TorchScript (.pt), tokens.txt and bpe.model",
+        "known are bundles, checkpoints (.pt), .onnx, TorchScript (.pt), tokens.txt and bpe.model",
     )
 
 

@@ -7,17 +7,19 @@
     folder/encoder<...>.onnx   one of several such sets
     cpu_jit.pt                 a scripted model, with its vocabulary beside it
     encoder_jit_trace.pt       a traced one, with decoder_jit_trace.pt and joiner_jit_trace.pt
+    name.snowmelt, folder      a bundle
+    hf:owner/name              any of these in a repository of Hugging Face
+    ModelFiles                 three traced or ONNX files of any names
 
 Invariant: torch is imported inside functions only, when a model that needs it is really loaded.
 """
 
 import dataclasses
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from snowmelt.audio.fbank import FbankConfig
 from snowmelt.checkpoint.experiment import (
     ExperimentConfig,
     load_experiment,
@@ -25,22 +27,31 @@ from snowmelt.checkpoint.experiment import (
 )
 from snowmelt.checkpoint.heads import MAIN_HEAD
 from snowmelt.core.errors import CheckpointError
+from snowmelt.presets.models import ModelConfig, ZipformerConfig
 from snowmelt.runtime.backend import SpeechModel
-from snowmelt.runtime.backends.onnx import OnnxBackend, find_onnx_files
-from snowmelt.text.tokenizer import Tokenizer, load_tokenizer, load_tokens
+from snowmelt.runtime.bundle import Bundle
+from snowmelt.runtime.bundle_store import is_bundle
+from snowmelt.runtime.dimensions import check_dimensions, dimensions_of
+from snowmelt.runtime.filled import filled_transducer
+from snowmelt.runtime.load_bundle import load_bundle
+from snowmelt.runtime.load_onnx import load_onnx
+from snowmelt.runtime.model_files import ModelFiles
+from snowmelt.runtime.stored import stored_features, stored_tail
+from snowmelt.runtime.vocabulary import require_vocabulary, tokenizer_beside
+from snowmelt.search.methods import SearchOptions
+from snowmelt.text.tokenizer import Tokenizer, vocabulary_hash
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
 
     from snowmelt.models.transducer import Transducer
 
 __all__ = [
     "LoadedTransducer",
     "WeightsChoice",
+    "default_search",
     "load_model",
     "load_transducer",
-    "tokenizer_beside",
 ]
 
 # As many epochs as the original's decode.py averages; a shorter run averages what it has.
@@ -122,11 +133,13 @@ class LoadedTransducer(NamedTuple):
 
 
 def load_model(
-    path: str | Path,
+    path: str | Path | ModelFiles,
     *,
     weights: WeightsChoice | None = None,
     head: str = MAIN_HEAD,
     decode_chunk_len: int | None = None,
+    num_left_chunks: int | None = None,
+    tokenizer: Tokenizer | None = None,
     device: str = "auto",
     num_threads: int | None = None,
 ) -> SpeechModel:
@@ -134,13 +147,17 @@ def load_model(
 
     Args:
         path: an experiment's folder, or one of its checkpoint files; a folder with three ONNX files
-            and tokens.txt, or the encoder among them.
+            and tokens.txt, or the encoder among them; or three files by name.
         weights: which checkpoints of a folder to average; None for its pretrained.pt, or the
             newest average if there is none. A file is taken as it is.
         head: of a training on several corpora, whose decoder and joiner to use: "main", or the
             short name of another corpus, as in `decoder_<name>`.
         decode_chunk_len: feature frames of 10 ms the encoder advances by; None for the value in
             config.yaml, or that of the ONNX files, which cannot be changed.
+        num_left_chunks: chunks of left context of a Zipformer's attention; None: as trained, for
+            weights alone the recipe's four. Exported files cannot be changed.
+        tokenizer: the vocabulary, for files without one beside them; of an experiment it must be
+            its own.
         device: auto, cpu, cuda or mps; ONNX files run on the CPU.
         num_threads: CPU threads of one calculation; None: torch's present number, or one for ONNX
             files.
@@ -151,16 +168,26 @@ def load_model(
     Example:
         recognizer = OnlineRecognizer(load_model("runs/digits"))
     """
-    path = _existing(path)
+    path = path if isinstance(path, ModelFiles) else _existing(path)
+    asked = {"averaging checkpoints": weights is not None, "another head": head != MAIN_HEAD}
+    if isinstance(path, Path) and is_bundle(path):
+        _refuse(asked, f"{path} is a bundle")
+        bundle = Bundle(path)
+        _require_own(tokenizer, bundle.tokenizer, path)
+        model = load_bundle(
+            bundle, decode_chunk_len=decode_chunk_len, device=device, num_threads=num_threads
+        )
+        return _with_left_context(model, num_left_chunks)
     if _is_onnx(path):
-        asked = {
-            "averaging checkpoints": weights is not None,
-            "another head": head != MAIN_HEAD,
-            f"device {device}": device not in ("auto", "cpu"),
-        }
-        for what in (what for what, is_asked in asked.items() if is_asked):
-            raise CheckpointError(f"{path} holds ONNX files: {what} is not possible with them")
-        return _load_onnx(path, decode_chunk_len, num_threads or 1)
+        asked[f"device {device}"] = device not in ("auto", "cpu")
+        _refuse(asked, f"{path} holds ONNX files")
+        model = load_onnx(
+            path,
+            decode_chunk_len=decode_chunk_len,
+            tokenizer=tokenizer,
+            num_threads=num_threads or 1,
+        )
+        return _with_left_context(model, num_left_chunks)
 
     import torch
 
@@ -171,19 +198,38 @@ def load_model(
     if num_threads is not None:
         torch.set_num_threads(num_threads)
     torch_device = pick_device(device)
-    if path.is_file() and is_torchscript(path):
-        return _load_script(path, decode_chunk_len, torch_device)
-    model, config, tokenizer, description, head = load_transducer(
-        path, weights=weights, head=head, decode_chunk_len=decode_chunk_len
+    if isinstance(path, ModelFiles) or (path.is_file() and is_torchscript(path)):
+        _refuse(asked, f"{path} is a TorchScript program")
+        model = _load_script(path, decode_chunk_len, tokenizer, torch_device)
+        return _with_left_context(model, num_left_chunks)
+    network, config, tokenizer, description, head = load_transducer(
+        path,
+        weights=weights,
+        head=head,
+        decode_chunk_len=decode_chunk_len,
+        num_left_chunks=num_left_chunks,
+        tokenizer=tokenizer,
     )
-    return SpeechModel(
-        backend=TorchBackend(model, config.model, unk_id=tokenizer.unk_id, device=torch_device),
+    model = SpeechModel(
+        backend=TorchBackend(network, config.model, unk_id=tokenizer.unk_id, device=torch_device),
         tokenizer=tokenizer,
         features=config.features,
         min_tail_s=config.min_tail_s,
         weights=description,
         head=head,
+        dimensions=dimensions_of(config.model),
     )
+    return _with_left_context(model, num_left_chunks)
+
+
+def default_search(path: str | Path) -> SearchOptions:
+    """How a model recognises where nothing else is asked for, before it is loaded.
+
+    Raises:
+        UserError: a bundle is damaged.
+    """
+    path = Path(path)
+    return Bundle(path).facts.search if is_bundle(path) else SearchOptions()
 
 
 def load_transducer(
@@ -192,12 +238,15 @@ def load_transducer(
     weights: WeightsChoice | None = None,
     head: str = MAIN_HEAD,
     decode_chunk_len: int | None = None,
+    num_left_chunks: int | None = None,
+    tokenizer: Tokenizer | None = None,
     folded: bool = True,
 ) -> LoadedTransducer:
     """Load a trained model's networks into CPU memory, in evaluation mode.
 
     Args:
-        path, weights, head, decode_chunk_len: as in `load_model`, for torch's files.
+        path, weights, head, decode_chunk_len, num_left_chunks, tokenizer: as in `load_model`, for
+            torch's files.
         folded: the scales that LSTM transducers have beside their weights are multiplied in; if
             False the state dict has the original's names.
 
@@ -206,42 +255,68 @@ def load_transducer(
     """
     path = _existing(path)
     if path.is_file() and not (path.parent / "config.yaml").exists():
-        config, tokenizer = _guessed(path)
+        config, tokenizer = _guessed(path, tokenizer)
     else:
-        config, tokenizer = load_experiment(path if path.is_dir() else path.parent)
+        config, own = load_experiment(path if path.is_dir() else path.parent)
+        _require_own(tokenizer, own, path)
+        tokenizer = own
     part = config.data.part_of_head(head)
     if head in (part.label, part.corpus):
         head = MAIN_HEAD if part == config.data.parts[0] else part.label
-    if decode_chunk_len is not None:
-        model_config = dataclasses.replace(config.model, decode_chunk_len=decode_chunk_len)
-        config = dataclasses.replace(config, model=model_config)
+    config = dataclasses.replace(
+        config, model=_with_chunks(config.model, decode_chunk_len, num_left_chunks)
+    )
 
-    from snowmelt.checkpoint.icefall import load_icefall
-    from snowmelt.models.build import build_transducer
-    from snowmelt.models.scaled_layers import fold_scales
-
-    model = build_transducer(config.model, tokenizer.vocab_size)
     source, description = _chosen_weights(path, weights)
-    load_icefall(source, model, head=head, name=description)
-    if folded:
-        fold_scales(model)
-    for name, parameter in model.named_parameters():
-        # Such a model would not fail: it would find silence in everything.
-        if not bool(parameter.isfinite().all()):
-            raise CheckpointError(
-                f"the weights of {description} are not finite numbers ({name})",
-                "the training has diverged; choose an earlier checkpoint",
-            )
-    return LoadedTransducer(model.eval(), config, tokenizer, description, head)
+    ours = source.get("snowmelt")
+    if isinstance(ours, Mapping):
+        require_vocabulary(tokenizer, ours.get("vocabulary_hash"), description)
+    model = filled_transducer(
+        source,
+        config.model,
+        vocab_size=tokenizer.vocab_size,
+        head=head,
+        name=description,
+        folded=folded,
+    )
+    return LoadedTransducer(model, config, tokenizer, description, head)
 
 
-def _guessed(path: Path) -> tuple[ExperimentConfig, Tokenizer]:
+def _require_own(given: Tokenizer | None, own: Tokenizer, path: Path) -> None:
+    if given is not None and vocabulary_hash(given) != vocabulary_hash(own):
+        raise CheckpointError(
+            f"the vocabulary given has {given.vocab_size} tokens and is not the one that {path} "
+            f"was trained with ({own.vocab_size})",
+            "leave --tokens and --bpe-model out: the model holds its own",
+        )
+
+
+def _with_left_context(model: SpeechModel, num_left_chunks: int | None) -> SpeechModel:
+    """The model, if it has the left context that was asked for."""
+    if num_left_chunks is not None:
+        asked = {"num_left_chunks": num_left_chunks}
+        if check_dimensions(model.dimensions, asked, model.weights):
+            raise CheckpointError(f"{model.weights} does not say what its left context is")
+    return model
+
+
+def _with_chunks(
+    config: ModelConfig, decode_chunk_len: int | None, num_left_chunks: int | None
+) -> ModelConfig:
+    if decode_chunk_len is not None:
+        config = dataclasses.replace(config, decode_chunk_len=decode_chunk_len)
+    if num_left_chunks is not None and isinstance(config, ZipformerConfig):
+        config = dataclasses.replace(config, num_left_chunks=num_left_chunks)
+    return config
+
+
+def _guessed(path: Path, tokenizer: Tokenizer | None) -> tuple[ExperimentConfig, Tokenizer]:
     """What weights that come alone were trained with, as far as their shapes say."""
     from snowmelt.checkpoint.files import load_checkpoint
     from snowmelt.checkpoint.icefall import model_config_of, state_dict_of
 
     model = model_config_of(state_dict_of(load_checkpoint(path), str(path)), str(path))
-    return ExperimentConfig(model=model), tokenizer_beside(path)
+    return ExperimentConfig(model=model), tokenizer or tokenizer_beside(path)
 
 
 def _existing(path: str | Path) -> Path:
@@ -254,52 +329,42 @@ def _existing(path: str | Path) -> Path:
     return path
 
 
-def _is_onnx(path: Path) -> bool:
+def _refuse(asked: Mapping[str, bool], what_it_is: str) -> None:
+    """What is fixed in exported files cannot be asked for."""
+    for what in (what for what, is_asked in asked.items() if is_asked):
+        raise CheckpointError(f"{what_it_is}: {what} is not possible with it")
+
+
+def _is_onnx(path: Path | ModelFiles) -> bool:
+    if isinstance(path, ModelFiles):
+        return path.form() == "onnx"
     if path.is_file():
         return path.suffix == ".onnx"
     # An experiment may hold exported files beside its checkpoints.
     return not (path / "config.yaml").exists() and any(path.glob("encoder*.onnx"))
 
 
-def _load_onnx(path: Path, decode_chunk_len: int | None, num_threads: int) -> SpeechModel:
-    models = find_onnx_files(path)
-    assert isinstance(models.encoder, Path), models
-    tokenizer = tokenizer_beside(models.encoder)
-    backend = OnnxBackend(models, unk_id=tokenizer.unk_id, num_threads=num_threads)
-    if decode_chunk_len not in (None, backend.decode_chunk_len):
-        raise CheckpointError(
-            f"{models.encoder} takes chunks of {backend.decode_chunk_len} frames, not of "
-            f"{decode_chunk_len}",
-            f"export it again with --decode-chunk-len {decode_chunk_len}",
-        )
-    if backend.scorer.vocab_size != tokenizer.vocab_size:
-        raise CheckpointError(
-            f"{models.decoder!s} has {backend.scorer.vocab_size} tokens, the vocabulary beside it "
-            f"{tokenizer.vocab_size}",
-            "take the tokens.txt that the model was trained with",
-        )
-    return SpeechModel(
-        backend=backend,
-        tokenizer=tokenizer,
-        features=FbankConfig(num_mel_bins=backend.num_features),
-        min_tail_s=_tail(backend, models.encoder),
-        weights=str(models.encoder),
-    )
-
-
-def _load_script(path: Path, decode_chunk_len: int | None, device: "torch.device") -> SpeechModel:
+def _load_script(
+    path: Path | ModelFiles,
+    decode_chunk_len: int | None,
+    tokenizer: Tokenizer | None,
+    device: "torch.device",
+) -> SpeechModel:
     from snowmelt.runtime.backends.torchscript import (
         ScriptModels,
+        script_facts,
         scripted_backend,
         traced_backend,
     )
 
-    tokenizer = tokenizer_beside(path)
-    if path.name.startswith("encoder"):
+    if isinstance(path, Path) and path.name.startswith("encoder"):
         rest = path.name.removeprefix("encoder")
-        models = ScriptModels(
-            path, path.with_name(f"decoder{rest}"), path.with_name(f"joiner{rest}")
-        )
+        path = ModelFiles(path, path.with_name(f"decoder{rest}"), path.with_name(f"joiner{rest}"))
+    first = path.encoder if isinstance(path, ModelFiles) else path
+    facts = script_facts(first)
+    tokenizer = tokenizer or tokenizer_beside(first)
+    if isinstance(path, ModelFiles):
+        models = ScriptModels(path.encoder, path.decoder, path.joiner)
         backend = traced_backend(models, unk_id=tokenizer.unk_id, device=device)
         if decode_chunk_len not in (None, backend.decode_chunk_len):
             raise CheckpointError(
@@ -311,45 +376,32 @@ def _load_script(path: Path, decode_chunk_len: int | None, device: "torch.device
         backend = scripted_backend(
             path, unk_id=tokenizer.unk_id, decode_chunk_len=decode_chunk_len, device=device
         )
-    return SpeechModel(backend=backend, tokenizer=tokenizer, weights=str(path))
+    if backend.vocab_size != tokenizer.vocab_size:
+        raise CheckpointError(
+            f"{path} has {backend.vocab_size} tokens, the vocabulary {tokenizer.vocab_size}",
+            "take the tokens.txt that the model was trained with",
+        )
+    require_vocabulary(tokenizer, facts.get("vocabulary_hash"), str(first))
+    return SpeechModel(
+        backend=backend,
+        tokenizer=tokenizer,
+        features=stored_features(facts, str(path)),
+        min_tail_s=stored_tail(facts, str(path)),
+        weights=str(path),
+        dimensions=backend.dimensions,
+    )
 
 
-def _tail(backend: OnnxBackend, encoder: Path) -> float:
-    """The tail that the exporter stored; files from elsewhere have the usual one."""
-    stored = backend.metadata.get("min_tail_s", "0.4")
-    try:
-        return float(stored)
-    except ValueError:
-        raise CheckpointError(f"{encoder} says min_tail_s is {stored!r}", "") from None
-
-
-def tokenizer_beside(model: Path) -> Tokenizer:
-    """The vocabulary of a model's file: of the experiment it lies in, or beside it.
-
-    Raises:
-        DataError: there is none, or it is malformed.
-    """
-    folder = model.parent
-    if (folder / "lang").is_dir():
-        return load_tokenizer(folder / "lang")
-    has_kind = any((folder / name).exists() for name in ("tokenizer.yaml", "bpe.model"))
-    if not has_kind and (folder / "tokens.txt").exists():
-        # Files made for other runtimes: enough to print words.
-        return load_tokens(folder / "tokens.txt")
-    return load_tokenizer(folder)
-
-
-def _chosen_weights(
-    path: Path, weights: WeightsChoice | None
-) -> "tuple[Path | dict[str, Tensor], str]":
-    """A checkpoint file or averaged weights, and what to call them."""
+def _chosen_weights(path: Path, weights: WeightsChoice | None) -> tuple[dict[str, Any], str]:
+    """A checkpoint or averaged weights, and what to call them."""
     from snowmelt.checkpoint.average import find_checkpoints, load_average
+    from snowmelt.checkpoint.files import load_checkpoint
 
     if path.is_file():
-        return path, str(path)
+        return load_checkpoint(path), str(path)
     exported = path / _EXPORTED_NAME
     if weights is None and exported.is_file():
-        return exported, str(exported)
+        return load_checkpoint(exported), str(exported)
     choice = (weights or WeightsChoice()).resolved(path)
     assert choice.avg is not None, choice
     files = find_checkpoints(

@@ -18,8 +18,8 @@ from snowmelt.presets.frames import ENCODER_FRAME_S
 from snowmelt.runtime.backend import SpeechModel
 from snowmelt.runtime.stream import FeatureStream, OfflineStream, OnlineStream
 from snowmelt.runtime.words import Word, graph_words, timed_words
-from snowmelt.search.greedy import GreedySearch
 from snowmelt.search.method import SearchMethod, SearchResult, search_whole
+from snowmelt.search.methods import build_search
 from snowmelt.search.scorer import FloatArray, IntArray
 
 __all__ = ["OfflineRecognizer", "OnlineRecognizer", "RecognitionResult"]
@@ -55,7 +55,7 @@ class OnlineRecognizer:
 
     Args:
         model: what `snowmelt.load_model` gives.
-        search: how tokens are found, of `search.methods.build_search`; greedy if not given.
+        search: how tokens are found, of `search.methods.build_search`; None: the model's own.
         word_table: the word of each word id, for a search on a graph of words.
         max_chunks: most chunks that `decode_streams` takes at once, where they are there already:
             a recording is recognised several times faster than chunk by chunk, with the same
@@ -81,7 +81,7 @@ class OnlineRecognizer:
     ) -> None:
         self._model = model
         self._chunk_len = model.backend.decode_chunk_len
-        self._search = search or GreedySearch()
+        self._search = search or build_search(model.search)
         self._word_table = word_table
         self._max_chunks = max_chunks
 
@@ -177,7 +177,7 @@ class OfflineRecognizer:
 
     Args:
         model: what `snowmelt.load_model` gives.
-        search: how tokens are found, of `search.methods.build_search`; greedy if not given.
+        search: how tokens are found, of `search.methods.build_search`; None: the model's own.
         word_table: the word of each word id, for a search on a graph of words.
     """
 
@@ -189,7 +189,7 @@ class OfflineRecognizer:
         word_table: Sequence[str] | None = None,
     ) -> None:
         self._model = model
-        self._search = search or GreedySearch()
+        self._search = search or build_search(model.search)
         self._word_table = word_table
 
     def create_stream(self) -> OfflineStream:

@@ -6,7 +6,7 @@ Invariant: pure functions; what is no letter, digit, mark or apostrophe separate
 import unicodedata
 from typing import Final, Literal
 
-__all__ = ["LetterCase", "normalise"]
+__all__ = ["LetterCase", "letter_case_of", "normalise"]
 
 LetterCase = Literal["none", "upper", "lower"]
 
@@ -36,6 +36,23 @@ def normalise(text: str, letter_case: LetterCase) -> str:
     kept = "".join(c if _is_spoken(c) else " " for c in text)
     words = (word.strip("'") for word in kept.split())
     return " ".join(word for word in words if word)
+
+
+def letter_case_of(text: str) -> LetterCase:
+    """The letter case whose `normalise` changes no character of a text; "none" if in doubt.
+
+    Of all tokens of a vocabulary it tells how the transcripts were written.
+
+    Example:
+        >>> letter_case_of("GOOD MORNING"), letter_case_of("good"), letter_case_of("Good, 7")
+        ('upper', 'lower', 'none')
+    """
+    is_clean = all(_is_spoken(character) or character.isspace() for character in text)
+    if not is_clean or text.upper() == text.lower():
+        return "none"
+    if text == text.upper():
+        return "upper"
+    return "lower" if text == text.lower() else "none"
 
 
 def _is_spoken(character: str) -> bool:

@@ -34,6 +34,7 @@ __all__ = [
     "build_words",
     "load_tokenizer",
     "load_tokens",
+    "make_tokenizer",
     "train_bpe",
     "vocabulary_hash",
 ]
@@ -49,6 +50,7 @@ _KIND_FILE: Final = "tokenizer.yaml"
 # Not more digits than any vocabulary needs: Python refuses to read numbers of thousands.
 _TOKEN_LINE: Final = re.compile(r"(\S+)[ \t]+([0-9]{1,9})\s*")
 _DISAMBIGUATION: Final = re.compile(r"#\d+")
+_NEWLINE: Final = re.compile(r"\r\n|\r|\n")
 
 
 class Tokenizer(Protocol):
@@ -325,17 +327,38 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
             else None
         )
         return BpeTokenizer(tokens, model)
-    if kind == "chars":
-        return CharTokenizer(tokens)
-    if kind == "words":
-        return WordTokenizer(tokens)
     if kind is None:
         raise DataError(
             f"{tokens_path} alone does not say how text is cut into tokens",
             f"put {_MODEL_FILE} beside it, or {_KIND_FILE} with 'kind: chars', 'kind: words' or "
             "'kind: bpe'",
         )
-    raise DataError(f"{kind_path} has kind {kind!r}", "kinds are bpe, chars and words")
+    return _of_kind(kind, tokens, None, str(kind_path))
+
+
+def make_tokenizer(kind: str, tokens: bytes, model: bytes | None, name: str) -> Tokenizer:
+    """The tokenizer of files that were read already.
+
+    Args:
+        kind: "bpe", "chars" or "words".
+        tokens: the content of a tokens.txt.
+        model: the content of a bpe.model; None: there is none.
+        name: what to call their place in messages.
+
+    Raises:
+        DataError: a file is malformed, or there is no such kind.
+    """
+    return _of_kind(kind, _parse_tokens(tokens, f"{_TOKENS_FILE} of {name}"), model, name)
+
+
+def _of_kind(kind: object, tokens: Sequence[str], model: bytes | None, name: str) -> Tokenizer:
+    if kind == "bpe":
+        return BpeTokenizer(tokens, model)
+    if kind == "chars":
+        return CharTokenizer(tokens)
+    if kind == "words":
+        return WordTokenizer(tokens)
+    raise DataError(f"{name} has kind {kind!r}", "kinds are bpe, chars and words")
 
 
 def load_tokens(path: str | Path) -> Tokenizer:
@@ -372,29 +395,33 @@ def _check_table(tokens: Sequence[str], name: str = "the vocabulary") -> None:
 
 
 def _read_tokens(path: Path) -> list[str]:
-    """Tokens in the order of their ids, without disambiguation symbols."""
     hint = "copy it from where the model was trained"
     require_file(path, "token table", error=DataError, hint=hint)
+    return _parse_tokens(path.read_bytes(), str(path))
+
+
+def _parse_tokens(content: bytes, name: str) -> list[str]:
+    """Tokens in the order of their ids, without disambiguation symbols."""
     tokens: dict[int, str] = {}
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        text = content.decode("utf-8")
     except UnicodeDecodeError:
-        raise DataError(f"{path} is not UTF-8 text", "pass tokens.txt or bpe.model") from None
-    for number, line in enumerate(lines, start=1):
+        raise DataError(f"{name} is not UTF-8 text", "pass tokens.txt or bpe.model") from None
+    for number, line in enumerate(_NEWLINE.split(text), start=1):
         if not line.strip():
             continue
         match = _TOKEN_LINE.fullmatch(line)
         if match is None or int(match[2]) in tokens:
             raise DataError(
-                f"{path} line {number} is {line[:40]!r}", "every line must be a token and a new id"
+                f"{name} line {number} is {line[:40]!r}", "every line must be a token and a new id"
             )
         tokens[int(match[2])] = match[1]
     symbols = [tokens[token_id] for token_id in sorted(tokens)]
     while symbols and _DISAMBIGUATION.fullmatch(symbols[-1]):
         symbols.pop()
     if sorted(tokens)[: len(symbols)] != list(range(len(symbols))):
-        raise DataError(f"{path} leaves out ids below {max(tokens)}", "ids must run 0, 1, 2, ...")
-    _check_table(symbols, f"the vocabulary in {path}")
+        raise DataError(f"{name} leaves out ids below {max(tokens)}", "ids must run 0, 1, 2, ...")
+    _check_table(symbols, f"the vocabulary in {name}")
     return symbols
 
 

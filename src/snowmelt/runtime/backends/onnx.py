@@ -99,6 +99,7 @@ class OnnxScorer:
         self._joiner = joiner
         self.context_size = decoder.number("context_size")
         self.vocab_size = decoder.number("vocab_size")
+        self.vocabulary_hash = decoder.metadata.get("vocabulary_hash", "")
         self.blank_id = 0
         self.unk_id = unk_id
 
@@ -154,11 +155,10 @@ class OnnxBackend:
         self._axes = [_stream_axis(i, self._encoder.name) for i in inputs]
         self._fresh = [_zeros(i, axis) for i, axis in zip(inputs, self._axes, strict=True)]
         self.num_features = int(self._encoder.inputs[0].shape[2])
-        self.scorer = OnnxScorer(
-            OnnxSession(models.decoder, "decoder", num_threads),
-            OnnxSession(models.joiner, "joiner", num_threads),
-            unk_id,
-        )
+        decoder = OnnxSession(models.decoder, "decoder", num_threads)
+        joiner = OnnxSession(models.joiner, "joiner", num_threads)
+        self.joiner_dim = _common_width(self._encoder, decoder, joiner)
+        self.scorer = OnnxScorer(decoder, joiner, unk_id)
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -315,6 +315,36 @@ class OnnxSession:
                 f"{self.name} cannot compute: {_reason(error)}", "snowmelt doctor says more"
             ) from error
         return outputs
+
+
+def _common_width(encoder: OnnxSession, decoder: OnnxSession, joiner: OnnxSession) -> int:
+    """The joiner's width; encoder and prediction network must give vectors of it."""
+    shapes = {
+        encoder: [encoder.outputs[0].shape],
+        decoder: [decoder.outputs[0].shape],
+        joiner: [i.shape for i in joiner.inputs],
+    }
+    if len(decoder.inputs) != 1 or len(joiner.inputs) != 2:
+        wrong, part = (decoder, "decoder") if len(decoder.inputs) != 1 else (joiner, "joiner")
+        raise CheckpointError(
+            f"{wrong.name} has {len(wrong.inputs)} inputs: it is no {part}",
+            "take the three files of one export, each by its own option",
+        )
+    width = joiner.inputs[0].shape[-1]
+    for session, own in shapes.items():
+        for shape in own:
+            if not isinstance(width, int) or not shape or shape[-1] != width:
+                raise CheckpointError(
+                    f"{session.name} has vectors of shape {shape}, {joiner.name} takes {width}",
+                    "take the three files of one export",
+                )
+    if joiner.outputs[0].shape[-1] != decoder.number("vocab_size"):
+        raise CheckpointError(
+            f"{joiner.name} scores {joiner.outputs[0].shape[-1]} tokens, {decoder.name} knows "
+            f"{decoder.number('vocab_size')}",
+            "take the three files of one export",
+        )
+    return int(width)
 
 
 def _stream_axis(node: "onnxruntime.NodeArg", name: str) -> int:

@@ -10,7 +10,9 @@ Invariant: everything but the shape of states and calls is `TorchBackend`.
 """
 
 import io
+import json
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -18,18 +20,39 @@ import torch
 from torch import Tensor, nn
 
 from snowmelt.checkpoint.files import require_intact
+from snowmelt.checkpoint.icefall import model_config_of
 from snowmelt.core.errors import CheckpointError
 from snowmelt.core.files import require_file
 from snowmelt.models.zipformer.flat_state import STATE_BATCH_AXES
 from snowmelt.presets.frames import LSTM_FRONT_END, ZIPFORMER_FRONT_END, FrontEnd
 from snowmelt.runtime.backends.torch_eager import TorchBackend
+from snowmelt.runtime.dimensions import Dimensions, dimensions_of
 
-__all__ = ["ScriptModels", "load_script", "scripted_backend", "traced_backend"]
+__all__ = [
+    "SCRIPT_FACTS",
+    "ScriptBackend",
+    "ScriptModels",
+    "load_script",
+    "script_facts",
+    "scripted_backend",
+    "traced_backend",
+]
+
+# Name of the extra file that our exports hold: vocabulary_hash, min_tail_s, sample_rate as JSON.
+SCRIPT_FACTS: Final = "snowmelt.json"
 
 # An LSTM takes windows of any length; this one is quick and waits for 320 ms of sound.
 _LSTM_CHUNK_LEN: Final = 32
 
 _EXPORT_HINT: Final = "pass a file that export --jit or --jit-trace has written"
+
+
+# What tells the parts of a traced model from one another.
+_TRACED_PARTS: Final = {
+    "encoder": ("encoder_embed",),
+    "decoder": ("embedding",),
+    "joiner": ("encoder_proj", "decoder_proj", "output_linear"),
+}
 
 
 class ScriptModels(NamedTuple):
@@ -38,6 +61,31 @@ class ScriptModels(NamedTuple):
     encoder: Path | bytes
     decoder: Path | bytes
     joiner: Path | bytes
+
+
+class ScriptBackend(TorchBackend):
+    """A `TorchBackend` over TorchScript programs.
+
+    Attributes:
+        dimensions: what names and shapes of the weights tell, by the recipes' option names; empty
+            where the weights have other names.
+        vocab_size: tokens of the prediction network.
+    """
+
+    def __init__(
+        self,
+        network: "_Network",
+        windows: "_Windows",
+        *,
+        unk_id: int | None,
+        device: torch.device | str,
+    ) -> None:
+        super().__init__(network, windows, unk_id=unk_id, device=device)
+        embedding = _parameters(network.decoder).get("embedding.weight")
+        if embedding is None:
+            raise CheckpointError("the scripted model's decoder has no embedding", _EXPORT_HINT)
+        self.vocab_size = len(embedding)
+        self.dimensions = _dimensions(network)
 
 
 class _Windows(NamedTuple):
@@ -53,7 +101,7 @@ def scripted_backend(
     unk_id: int | None,
     decode_chunk_len: int | None = None,
     device: torch.device | str = "cpu",
-) -> TorchBackend:
+) -> ScriptBackend:
     """A backend over a cpu_jit.pt.
 
     Args:
@@ -66,6 +114,12 @@ def scripted_backend(
         CheckpointError: it is no such file.
     """
     script = load_script(model, "scripted model")
+    _require(
+        script,
+        ("encoder", "decoder", "joiner"),
+        f"{_name(model, 'the scripted model')} is no whole model",
+        "of a traced model all three files are needed: encoder, decoder and joiner",
+    )
     encoder = script.encoder
     if hasattr(encoder, "decode_chunk_size"):
         if decode_chunk_len is not None:
@@ -74,14 +128,17 @@ def scripted_backend(
     else:
         windows = _Windows(decode_chunk_len or _LSTM_CHUNK_LEN, LSTM_FRONT_END)
     network = _Network(_Encoder(encoder, windows, None), script.decoder, script.joiner)
-    return TorchBackend(network, windows, unk_id=unk_id, device=device)
+    return ScriptBackend(network, windows, unk_id=unk_id, device=device)
 
 
 def traced_backend(
     models: ScriptModels, *, unk_id: int | None, device: torch.device | str = "cpu"
-) -> TorchBackend:
+) -> ScriptBackend:
     """A backend over three traced files; arguments and errors as `scripted_backend`."""
-    encoder = load_script(models.encoder, "traced encoder")
+    encoder, decoder, joiner = (
+        _part(model, part, names)
+        for model, (part, names) in zip(models, _TRACED_PARTS.items(), strict=True)
+    )
     if hasattr(encoder, "decode_chunk_size"):
         windows = _Windows(2 * encoder.decode_chunk_size, ZIPFORMER_FRONT_END)
         window: int | None = windows.decode_chunk_len + windows.front_end.window_overlap
@@ -89,16 +146,60 @@ def traced_backend(
         windows, window = _Windows(_LSTM_CHUNK_LEN, LSTM_FRONT_END), None
     network = _Network(
         _Encoder(encoder, windows, window),
-        _TracedDecoder(load_script(models.decoder, "traced decoder")),
-        _TracedJoiner(load_script(models.joiner, "traced joiner")),
+        _TracedDecoder(decoder),
+        _TracedJoiner(joiner),
     )
-    return TorchBackend(network, windows, unk_id=unk_id, device=device)
+    return ScriptBackend(network, windows, unk_id=unk_id, device=device)
+
+
+def _part(model: Path | bytes, part: str, names: tuple[str, ...]) -> Any:
+    script = load_script(model, f"traced {part}")
+    what = f"{_name(model, f'the traced {part}')} is no traced {part}"
+    _require(script, names, what, "take the three files of one export, each by its own option")
+    return script
+
+
+def _require(script: Any, names: tuple[str, ...], what_it_is_not: str, hint: str) -> None:
+    missing = [name for name in names if not hasattr(script, name)]
+    if missing:
+        raise CheckpointError(f"{what_it_is_not}: it has no {missing[0]}", hint)
+
+
+def _name(model: Path | bytes, otherwise: str) -> str:
+    return str(model) if isinstance(model, Path) else otherwise
+
+
+def _parameters(script: Any) -> dict[str, Tensor]:
+    named: dict[str, Tensor] = dict(script.named_parameters())
+    return {key.removeprefix("script."): value for key, value in named.items()}
+
+
+def _dimensions(network: "_Network") -> Dimensions:
+    weights = {
+        f"{part}.{key}": value
+        for part in ("encoder", "decoder", "joiner")
+        for key, value in _parameters(getattr(network, part)).items()
+    }
+    try:
+        found = dict(dimensions_of(model_config_of(weights)))
+    except CheckpointError:
+        return {}
+    # What no weight tells is an attribute, or fixed by the recipe.
+    script = network.encoder.script
+    found["decode_chunk_len"] = network.encoder.windows.decode_chunk_len
+    if hasattr(script, "num_left_chunks"):
+        found["num_left_chunks"] = int(script.num_left_chunks)
+    else:
+        found.pop("num_left_chunks", None)
+    return found
 
 
 class _Network(nn.Module):
     """Three parts under the names that an eager transducer has."""
 
-    def __init__(self, encoder: nn.Module, decoder: Any, joiner: Any) -> None:
+    encoder: "_Encoder"
+
+    def __init__(self, encoder: "_Encoder", decoder: Any, joiner: Any) -> None:
         super().__init__()
         self.encoder, self.decoder, self.joiner = encoder, decoder, joiner
 
@@ -228,3 +329,21 @@ def load_script(model: Path | bytes, what: str) -> Any:
             f"the {what} {model if isinstance(model, Path) else ''} is no TorchScript program",
             _EXPORT_HINT,
         ) from error
+
+
+def script_facts(path: Path) -> dict[str, Any]:
+    """What an export of ours says of itself beside its program; {} if it is another's.
+
+    Raises:
+        CheckpointError: it is no archive, or what it says is damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            ending = f"/extra/{SCRIPT_FACTS}"
+            names = [name for name in archive.namelist() if name.endswith(ending)]
+            facts = json.loads(archive.read(names[0])) if names else {}
+    except Exception as error:  # damaged bytes can fail in the parser in any way
+        raise CheckpointError(f"{path} is no TorchScript program", "export it again") from error
+    if not isinstance(facts, dict):
+        raise CheckpointError(f"{path} holds a {SCRIPT_FACTS} that is no object", "export it again")
+    return facts
