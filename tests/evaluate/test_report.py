@@ -11,6 +11,7 @@ from snowmelt.evaluate.report import (
 )
 from snowmelt.runtime.load import WeightsChoice
 from snowmelt.search.methods import SearchOptions
+from tests.evaluate.corpus import hypothesis, utterance
 
 _EPOCHS = WeightsChoice(epoch=30, avg=9)
 
@@ -123,7 +124,7 @@ def test_suffix(settings, suffix):
 
 
 def test_files_and_line(tmp_path):
-    rows = [("u1", ["A", "B"], ["A", "C"]), ("u2", ["D"], ["D"])]
+    rows = [hypothesis(utterance("u1", "A B"), "A C"), hypothesis(utterance("u2", "D"), "D")]
     settings = DecodingSettings(_EPOCHS, 32, 2)
     score = write_report(rows, "test", settings, tmp_path)
     assert str(score) == "[test-greedy_search] %WER 33.33% [1 / 3, 0 ins, 0 del, 1 sub ]"

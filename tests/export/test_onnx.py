@@ -144,7 +144,9 @@ def test_graphs_are_clean(exported, part):
     assert [key for key, number in seen.items() if number > 1] == []
     # ONNX Runtime's convolutions over one axis are many times slower than those of images.
     ranks = {weight.name: len(weight.dims) for weight in model.graph.initializer}
-    assert {ranks[node.input[1]] for node in nodes if node.op_type == "Conv"} <= {4}
+    assert part != "encoder" or {
+        ranks[node.input[1]] for node in nodes if node.op_type == "Conv"
+    } <= {4}
 
 
 def _results(recognizer, sounds):

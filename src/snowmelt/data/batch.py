@@ -5,8 +5,10 @@ of padding after it depends on its batch mates. Where utterances are joined, thi
 joined ones.
 """
 
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -21,6 +23,9 @@ from snowmelt.data.concatenate import Concatenation, concatenated
 from snowmelt.data.cuts import AudioCache, cut_text, cut_words
 from snowmelt.data.features import FeatureReader
 from snowmelt.data.noise import NoiseMixer
+from snowmelt.data.shards import shard_of
+from snowmelt.data.stored_cuts import as_sequence
+from snowmelt.data.voices import VoiceAugmentConfig, augment_voice
 from snowmelt.presets.frames import ZIPFORMER_FRONT_END, FrontEnd, num_encoder_frames
 from snowmelt.text.tokenizer import Tokenizer
 
@@ -54,6 +59,7 @@ class AsrDataset:
             computed from the sound.
         concatenation: how far the utterances of a batch are joined; None: not at all.
         noise: what is mixed into the features; None for dev and test.
+        voice_augment: how far voices and microphones are changed; None for dev and test.
         spec_augment: strength of SpecAugment; None for dev and test.
         max_tail_s: between 0 and this many seconds of digital silence are appended, drawn
             uniformly, so that a model knows the zeros which follow every utterance at recognition.
@@ -73,6 +79,7 @@ class AsrDataset:
         has_stored_features: bool = False,
         concatenation: Concatenation | None = None,
         noise: NoiseMixer | None = None,
+        voice_augment: VoiceAugmentConfig | None = None,
         spec_augment: SpecAugmentConfig | None = None,
         max_tail_s: float = 0.0,
         has_frame_tokens: bool = False,
@@ -80,11 +87,12 @@ class AsrDataset:
         seed: int = 42,
         cache: AudioCache | None = None,
     ) -> None:
-        self._cuts = list(cuts)
+        self._cuts = as_sequence(cuts)
         self._tokenizer = tokenizer
         self._reader = FeatureReader(fbank_config, cache, is_stored=has_stored_features)
         self._concatenation = concatenation
         self._noise = noise
+        self._voice_augment = voice_augment
         self._spec_augment = spec_augment
         self._max_tail_samples = round(max_tail_s * self._reader.config.sample_rate)
         self._has_frame_tokens = has_frame_tokens
@@ -94,10 +102,22 @@ class AsrDataset:
     def __len__(self) -> int:
         return len(self._cuts)
 
-    @property
+    @cached_property
     def durations(self) -> list[float]:
         """Seconds of each utterance, without appended silence: what the sampler wants."""
         return [float(cut.duration) for cut in self._cuts]
+
+    @cached_property
+    def shards(self) -> list[str] | None:
+        """The shard of each utterance; None unless all are in shards."""
+        shards = []
+        for cut in self._cuts:
+            shard = shard_of(cut, has_stored_features=self._reader.is_stored)
+            if not shard:
+                return None
+            # One string for all that lie in it.
+            shards.append(sys.intern(shard))
+        return shards
 
     @property
     def num_tokens(self) -> list[int]:
@@ -151,6 +171,9 @@ class AsrDataset:
     def _augmented(
         self, cut: Cut, features: npt.NDArray[np.float32], epoch: int
     ) -> npt.NDArray[np.float32]:
+        if self._voice_augment is not None:
+            rng = utterance_rng(self._seed, epoch, cut.id, "voice")
+            features = augment_voice(features, rng, self._voice_augment, self._reader.config)
         if self._noise is not None:
             features = self._noise.mix(features, utterance_rng(self._seed, epoch, cut.id, "noise"))
         if self._spec_augment is not None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from snowmelt.checkpoint.heads import MAIN_HEAD
+from snowmelt.evaluate.latency import Latency
 from snowmelt.evaluate.utterances import Hypothesis
 from snowmelt.runtime.load import WeightsChoice
 from snowmelt.search.methods import LM_METHODS, NGRAM_METHODS, SearchOptions
@@ -71,11 +72,13 @@ class Score:
         test_set: its name.
         key: see `result_key`.
         stats: the errors.
+        latency: how late the words came; None if that was not measured.
     """
 
     test_set: str
     key: str
     stats: WerStats
+    latency: Latency | None = None
 
     def __str__(self) -> str:
         return f"[{self.test_set}-{self.key}] {self.stats}"
@@ -143,7 +146,7 @@ def write_report(
     """
     folder, suffix = result_dir(exp_dir, settings), result_suffix(settings)
     key = result_key(settings)
-    stats = save_results({key: rows}, test_set, suffix, folder)[key]
+    stats = save_results({key: [row.row for row in rows]}, test_set, suffix, folder)[key]
     _logger.info("Wrote detailed error stats to %s", folder / f"errs-{test_set}-{suffix}.txt")
     return Score(test_set, key, stats)
 

@@ -59,7 +59,7 @@ class DataConfig:
     train_parts: tuple[str, ...] = ()
     dev_parts: tuple[str, ...] = ()
     test_parts: tuple[str, ...] = ()
-    on_the_fly_feats: bool = True
+    on_the_fly_feats: bool | None = None  # None: stored features where there are fitting ones
     max_duration: float = 200.0
     bucketing_sampler: bool = True
     num_buckets: int = 30
@@ -77,6 +77,8 @@ class DataConfig:
     enable_spec_aug: bool = True
     spec_aug_time_warp_factor: int = 80
     spec_aug_num_frame_masks: int = 10
+    vtlp_warp: float = 0.0  # frequencies are stretched by a factor within 1 +- this
+    filter_augment_db: float = 0.0  # a random filter has gains within +- this
     max_tail_s: float = 0.0  # up to this much digital silence is appended in training
     num_workers: int = 1
 

@@ -16,14 +16,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from snowmelt.search.lm import LanguageModel, sentence_scores
-from snowmelt.search.method import SearchResult
+from snowmelt.search.method import ScoreParts, SearchResult
 from snowmelt.search.modified_beam import BeamState, ModifiedBeamSearch
 from snowmelt.search.scorer import FloatArray, IntArray, Scorer
 
-__all__ = ["RescoringSearch"]
+__all__ = ["RescoringSearch", "ranking"]
 
 # The original's: all are tried.
 _LM_SCALES: Final = tuple(i / 100 for i in range(10, 50))
@@ -65,10 +64,14 @@ class RescoringSearch:
 
     def result(self, scorer: Scorer, state: BeamState, *, is_final: bool) -> SearchResult:
         """The best hypothesis so far; see `SearchMethod.result`."""
+        return self.n_best(scorer, state, is_final=is_final)[0]
+
+    def n_best(self, scorer: Scorer, state: BeamState, *, is_final: bool) -> list[SearchResult]:
+        """All hypotheses, the best first; arguments as `SearchMethod.result`."""
         if not is_final:
-            return self.search.result(scorer, state, is_final=False)
+            return self.search.n_best(scorer, state, is_final=False)
         first = _FirstPass(self, scorer, state)
-        return first.best(first.log_probs, self.lm_scale, self.lodr_scale)
+        return first.ranked((1.0, self.lm_scale, self.lodr_scale))
 
     def results_by_scale(self, scorer: Scorer, state: BeamState) -> dict[str, SearchResult]:
         """Final results for all scales that the original tries.
@@ -79,9 +82,9 @@ class RescoringSearch:
         """
         first = _FirstPass(self, scorer, state)
         if self.lodr_lm is None:
-            return {f"nnlm_scale_{a:.2f}": first.best(first.log_probs, a, 0.0) for a in _LM_SCALES}
+            return {f"nnlm_scale_{a:.2f}": first.ranked((1.0, a, 0.0))[0] for a in _LM_SCALES}
         return {
-            f"nnlm_scale_{a:.2f}_lodr_scale_{b:.2f}": first.best(first.log_probs / a, 1.0, -b)
+            f"nnlm_scale_{a:.2f}_lodr_scale_{b:.2f}": first.ranked((1.0 / a, 1.0, -b))[0]
             for a in _LM_SCALES_WITH_LODR
             for b in _LODR_SCALES
         }
@@ -97,16 +100,31 @@ class _FirstPass:
     def __init__(self, method: RescoringSearch, scorer: Scorer, state: BeamState) -> None:
         self._hypotheses = method.search.n_best(scorer, state, is_final=True)
         sentences = [hypothesis.tokens for hypothesis in self._hypotheses]
-        self.log_probs = np.array([hypothesis.log_prob for hypothesis in self._hypotheses])
-        self._lm_scores = sentence_scores(method.lm, sentences)
-        self._lodr_scores = np.zeros(len(sentences))
+        log_probs = [hypothesis.log_prob for hypothesis in self._hypotheses]
+        lm_scores = sentence_scores(method.lm, sentences).tolist()
+        lodr_scores = [0.0] * len(sentences)
         if method.lodr_lm is not None:
-            self._lodr_scores = sentence_scores(method.lodr_lm, sentences)
+            lodr_scores = sentence_scores(method.lodr_lm, sentences).tolist()
+        self._parts = list(zip(log_probs, lm_scores, lodr_scores, strict=True))
 
-    def best(
-        self, log_probs: npt.NDArray[np.float64], lm_scale: float, lodr_scale: float
-    ) -> SearchResult:
-        """The hypothesis with the highest sum, the first on a tie."""
-        totals = log_probs + lm_scale * self._lm_scores + lodr_scale * self._lodr_scores
-        best = int(totals.argmax())
-        return dataclasses.replace(self._hypotheses[best], log_prob=float(totals[best]))
+    def ranked(self, weights: ScoreParts) -> list[SearchResult]:
+        """The hypotheses by their weighted sums, the highest first, ties in their order."""
+        order, totals = ranking(self._parts, weights)
+        return [
+            dataclasses.replace(self._hypotheses[i], log_prob=totals[i], score_parts=self._parts[i])
+            for i in order
+        ]
+
+
+def ranking(parts: Sequence[ScoreParts], weights: ScoreParts) -> tuple[list[int], list[float]]:
+    """The order of some hypotheses, and their weighted sums.
+
+    Args:
+        parts: of M hypotheses.
+        weights: what each part is multiplied by.
+
+    Returns:
+        their numbers, the highest sum first, ties in their order; and the M sums.
+    """
+    totals = np.array(parts) @ np.array(weights)
+    return np.argsort(-totals, kind="stable").tolist(), totals.tolist()

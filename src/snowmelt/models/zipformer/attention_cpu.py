@@ -73,7 +73,7 @@ class _WeightsFunction(torch.autograd.Function):
         ctx.save_for_backward(q_heads, k_heads, p_heads, pos_heads, scores)
         ctx.windows, ctx.excess, ctx.penalty = windows, excess, penalty
         ctx.types = q.dtype, k.dtype, p.dtype, pos.dtype
-        ctx.num_keys = k.size(0)
+        ctx.num_keys = windows.num_frames if windows.packing else k.size(0)
         return scores
 
     @staticmethod
@@ -100,7 +100,7 @@ class _WeightsFunction(torch.autograd.Function):
         return (
             _sums_by_query(grad_scores, k_heads, windows).to(q_type),
             _sums_by_key(grad_scores, q_heads, windows, ctx.num_keys).to(k_type),
-            _frames(grad_p)[: windows.num_frames].to(p_type),
+            _frames(grad_p, 0, windows.num_frames, windows).to(p_type),
             grad_pos.permute(2, 0, 1).to(pos_type),
             None,
             None,
@@ -113,7 +113,8 @@ class _ApplyFunction(torch.autograd.Function):
     def forward(ctx: Any, weights: Tensor, v: Tensor, windows: Windows) -> Tensor:
         v_heads = _key_heads(v, weights.size(2), windows)
         ctx.save_for_backward(weights, v_heads)
-        ctx.windows, ctx.v_type, ctx.num_keys = windows, v.dtype, v.size(0)
+        ctx.windows, ctx.v_type = windows, v.dtype
+        ctx.num_keys = windows.num_frames if windows.packing else v.size(0)
         return _sums_by_query(weights, v_heads, windows).to(v.dtype)
 
     @staticmethod
@@ -149,8 +150,11 @@ def _sums_by_query(weights: Tensor, v_heads: Tensor, windows: Windows) -> Tensor
     flat, values = weights.flatten(start_dim=1, end_dim=2), v_heads.flatten(end_dim=1)
     for b, out in enumerate(sums.flatten(start_dim=1, end_dim=2)):
         torch.bmm(flat[b], values[:, b * block : b * block + width], out=out)
-    sums = sums.permute(0, 3, 1, 2, 4)  # (B, S, N, H, D)
-    return sums.reshape(num_blocks * block, batch_size, -1)[: windows.num_frames]
+    if windows.packing is None:
+        sums = sums.permute(0, 3, 1, 2, 4)  # (B, S, N, H, D)
+        return sums.reshape(num_blocks * block, batch_size, -1)[: windows.num_frames]
+    heads = sums.permute(1, 2, 0, 3, 4).flatten(2, 3)  # (N, H, B * S, D)
+    return _frames(heads, 0, windows.num_frames, windows)
 
 
 def _sums_by_key(weights: Tensor, q_heads: Tensor, windows: Windows, num_keys: int) -> Tensor:
@@ -165,26 +169,45 @@ def _sums_by_key(weights: Tensor, q_heads: Tensor, windows: Windows, num_keys: i
         torch.bmm(flat[b].transpose(1, 2), queries[:, begin : begin + block], out=part)
         sums[:, begin : begin + width] += part
     begin = windows.left + windows.num_frames - num_keys
-    return _frames(sums.unflatten(0, (batch_size, num_heads)))[begin : begin + num_keys]
+    return _frames(sums.unflatten(0, (batch_size, num_heads)), begin, num_keys, windows)
 
 
-def _frames(heads: Tensor) -> Tensor:
-    """(N, H, frames, D) to (frames, N, H * D)."""
-    return heads.permute(2, 0, 1, 3).flatten(start_dim=2)
+def _frames(heads: Tensor, begin: int, num_frames: int, windows: Windows) -> Tensor:
+    """Frames from `begin` on of (N, H, frames, D): (num_frames, N, H * D), or (M, 1, H * D)."""
+    if windows.packing is None:
+        return heads[:, :, begin : begin + num_frames].permute(2, 0, 1, 3).flatten(start_dim=2)
+    num_heads, dim = heads.size(1), heads.size(3)
+    x = heads.new_empty(windows.packing.offsets[-1], 1, num_heads * dim)
+    for part, own in zip(x.split(windows.packing.sizes), heads, strict=True):
+        frames = own[:, begin : begin + part.size(0)].transpose(0, 1)
+        part.view(-1, num_heads, dim).copy_(frames)
+    return x
 
 
 def _query_heads(x: Tensor, num_heads: int, windows: Windows) -> Tensor:
     """(T, N, H * D) to (N, H, B * S, D) float32, zeros behind the frames."""
-    return _heads(x, num_heads, 0, windows.num_blocks * windows.block)
+    return _heads(x, num_heads, 0, windows.num_blocks * windows.block, windows)
 
 
 def _key_heads(x: Tensor, num_heads: int, windows: Windows) -> Tensor:
     """(T or L + T, N, H * D) to (N, H, L + B * S, D) float32, zeros round the frames."""
     num_frames = windows.left + windows.num_blocks * windows.block
-    return _heads(x, num_heads, windows.left + windows.num_frames - x.size(0), num_frames)
+    begin = windows.left
+    if windows.packing is None:
+        begin += windows.num_frames - x.size(0)
+    return _heads(x, num_heads, begin, num_frames, windows)
 
 
-def _heads(x: Tensor, num_heads: int, begin: int, num_frames: int) -> Tensor:
+def _heads(x: Tensor, num_heads: int, begin: int, num_frames: int, windows: Windows) -> Tensor:
+    if windows.packing is not None:
+        sizes = windows.packing.sizes
+        heads = x.new_zeros(
+            len(sizes), num_heads, num_frames, x.size(2) // num_heads, dtype=torch.float32
+        )
+        for part, own in zip(x.split(sizes), heads, strict=True):
+            frames = part.reshape(-1, num_heads, own.size(2)).transpose(0, 1)
+            own[:, begin : begin + frames.size(1)] = frames
+        return heads
     end = begin + x.size(0)
     x = x.unflatten(2, (num_heads, -1)).permute(1, 2, 0, 3)  # (N, H, frames, D)
     heads = x.new_empty(*x.shape[:2], num_frames, x.size(3), dtype=torch.float32)
