@@ -85,8 +85,11 @@ def _layers(part: str, graph: Any) -> list[Layer]:
             users.setdefault(node.input[1], []).append(i)
         elif node.op_type == "Gather" and part == "decoder" and node.input[0] in sizes:
             users.setdefault(node.input[0], []).append(i)
-    # The node's own kind says nothing, but for two products in one module.
-    first = [graph.node[nodes[0]].name.strip("/") for nodes in users.values()]
+    # The node's own kind says nothing, but for two products in one module; a table has a name.
+    first = [
+        weight if graph.node[nodes[0]].op_type == "Gather" else graph.node[nodes[0]].name.strip("/")
+        for weight, nodes in users.items()
+    ]
     modules = [name.rpartition("/")[0] for name in first]
     times = Counter(modules)
     return [
