@@ -1,11 +1,14 @@
 """`snowmelt decode`: a line a test set, the original's files, one line for mistakes."""
 
+import importlib
 import json
 
 import pytest
 
+from snowmelt.checkpoint.experiment import load_experiment
 from tests.cli.scored import recogs, score, scored_experiment
 from tests.runtime.tiny import TINY_LSTM
+from tests.runtime.tiny_lm import save_tiny_lm
 
 
 @pytest.fixture
@@ -204,3 +207,42 @@ def test_an_experiment_that_is_not_there(tmp_path, capsys):
     assert score("decode", tmp_path / "nowhere") == 2
     err = capsys.readouterr().err
     assert "nowhere" in err and len(err.splitlines()) == 1
+
+
+def _lm_method(exp_dir, monkeypatch, *, streaming=False):
+    """Options of a rescoring method; what it recognises is counted."""
+    save_tiny_lm(exp_dir / "lm", "rnn", load_experiment(exp_dir)[1])
+    name = "streaming_decode" if streaming else "decode"
+    module = importlib.import_module(
+        "snowmelt.evaluate." + ("streaming" if streaming else "decode")
+    )
+    calls, recognise = [], getattr(module, name)
+    monkeypatch.setattr(module, name, lambda *a, **k: (calls.append(1), recognise(*a, **k))[1])
+    lm = ["--lm-type", "rnn", "--lm-exp-dir", str(exp_dir / "lm"), "--beam-size", "6"]
+    return calls, [*lm, "--decoding-method", "modified_beam_search_lm_rescore"]
+
+
+@pytest.mark.parametrize("command", ["decode", "streaming-decode"])
+def test_one_decoding_serves_all_scales(exp_dir, command, monkeypatch, capsys):
+    streaming = command == "streaming-decode"
+    calls, options = _lm_method(exp_dir, monkeypatch, streaming=streaming)
+    options += ["--splits", "dev", "--num-nbest", "3"]
+    assert score(command, exp_dir, *options, "--lm-scale", "0,0.5,5") == 0
+    assert len(calls) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:4] for line in lines[3:]] == [
+        ["epoch", "avg", "method", "lm_scale"],
+        *(["2", "2", "modified_beam_search_lm_rescore", scale] for scale in ("0", "0.5", "5")),
+    ]
+    folder = exp_dir / ("streaming" if streaming else "") / "modified_beam_search_lm_rescore"
+    together = {path.name: path.read_text() for path in folder.glob("recogs-*")}
+    lists = {path.name: json.loads(path.read_text()) for path in folder.glob("results-*.json")}
+    assert len(together) == len(lists) == 3 and len(set(together.values())) > 1
+    for path in folder.iterdir():
+        path.unlink()
+    for scale in ("0", "0.5", "5"):
+        assert score(command, exp_dir, *options, "--lm-scale", scale) == 0
+    assert {path.name: path.read_text() for path in folder.glob("recogs-*")} == together
+    for path in folder.glob("results-*.json"):
+        alone = json.loads(path.read_text())
+        assert alone["utterances"] == lists[path.name]["utterances"]

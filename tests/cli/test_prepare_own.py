@@ -57,6 +57,22 @@ def test_a_vocabulary_on_request(listed: Path, capsys: pytest.CaptureFixture[str
     assert prepared_vocabulary(data, "own").exists()
 
 
+def test_a_corpus_in_shards(listed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = listed.parent.parent / "data"
+    assert _prepare(listed) == 0
+    words = ["prepare", "shar", "own", "--data-dir", str(data), "--nj", "1", "--shard-size", "30"]
+    assert main(words) == 0
+    err = capsys.readouterr().err
+    assert "own-shar is prepared in" in err and "train: 40 utterances, 0.0" in err
+    assert main([*words, "--name", "feats", "--content", "features", "--splits", "dev"]) == 0
+    assert main(["prepare", "audit", "own-shar", "--data-dir", str(data), "--nj", "1"]) == 0
+    assert "Nothing was found" in capsys.readouterr().out
+    # A shard that is gone is a defect of all its utterances.
+    (data / "own-shar" / "train" / "recording.000001.tar").unlink()
+    assert main(["prepare", "audit", "own-shar", "--data-dir", str(data), "--nj", "1"]) == 2
+    assert "unreadable: 10, training must not" in capsys.readouterr().out
+
+
 def test_an_audit_that_forbids_training(listed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = listed.parent.parent / "data"
     assert _prepare(listed) == 0
@@ -83,6 +99,8 @@ def test_an_audit_that_forbids_training(listed: Path, capsys: pytest.CaptureFixt
         (["own", "--recordings", "r.jsonl.gz"], "--recordings and --supervisions belong together"),
         (["own", "--transcripts", "x.tsv", "--name", "../x"], "no name of a corpus"),
         (["own", "--transcripts", "x.tsv", "--dev-share", "1"], "is no share"),
+        (["shar", "digits"], "composes its training utterances anew"),
+        (["shar", "own", "--name", "an4"], "'an4' is no name of a new corpus"),
         (["own", "--transcripts", "x.tsv", "--dask-address", "a:1"], "add --executor dask"),
         (
             ["audit", "own", "--executor", "dask", "--dask-address", "a:1", "--nj", "2"],

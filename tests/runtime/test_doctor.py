@@ -108,7 +108,7 @@ def test_tokens_that_are_not_the_models(copy, capsys):
     write([*tokens[:3], *reversed(tokens[3:])])
     assert "other tokens or another order" in _only_line(copy, capsys)
     write(tokens[:-4])
-    assert "has 30 tokens, the vocabulary 26" in _only_line(copy, capsys)
+    assert "has 30 tokens, the vocabulary beside it 26" in _only_line(copy, capsys)
     (copy / "tokens.txt").write_text("\n".join(lines[:5] + lines[6:]))
     assert "leaves out ids" in _only_line(copy, capsys)
     (copy / "tokens.txt").unlink()

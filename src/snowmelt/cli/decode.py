@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
             recognizer,
             utterances,
             max_duration=args.max_duration,
-            num_nbest=args.num_nbest,
+            num_nbest=None if search.is_rescored else args.num_nbest,
             oracle=search.oracle,
         )
 

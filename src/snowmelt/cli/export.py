@@ -178,7 +178,9 @@ def run(args: argparse.Namespace) -> int:
         decode_chunk_len=args.decode_chunk_len,
         tokenizer=None if args.vocabulary is None else load_tokenizer(args.vocabulary),
     )
-    forms = Forms(args.jit, args.jit_trace, args.onnx, args.fp16, args.int8, _gate(args), bundle)
+    forms = Forms(
+        args.jit, args.jit_trace, args.onnx, args.fp16, args.int8, gate=_gate(args), bundle=bundle
+    )
     for written in export(source, forms, args.output_dir):
         for path in written.files:
             print(path)

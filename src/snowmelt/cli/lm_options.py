@@ -120,30 +120,50 @@ def add_lm_options(parser: argparse.ArgumentParser) -> None:
 
 
 def load_lms(
-    args: argparse.Namespace, options: "SearchOptions", tokenizer: "Tokenizer"
+    args: argparse.Namespace,
+    options: "SearchOptions",
+    tokenizer: "Tokenizer",
+    known: dict[Any, Any] | None = None,
 ) -> "LanguageModels":
     """The models that the method needs.
+
+    Args:
+        args: values of the options.
+        options: what `search_options` makes of them.
+        tokenizer: of the transducer.
+        known: what was loaded for other searches with these options; this one's models are added.
 
     Raises:
         UserError: a file is missing or malformed, or is of another vocabulary.
     """
-    from snowmelt.search.methods import LM_METHODS, NGRAM_METHODS, LanguageModels
+    from snowmelt.search.methods import (
+        LM_METHODS,
+        NGRAM_METHODS,
+        RESCORING_METHODS,
+        LanguageModels,
+    )
 
     method = options.decoding_method
-    lm: LanguageModel[Any] | None = None
-    ngram = None
-    if method in LM_METHODS and options.lm_type in LM_TYPES:
-        lm = _neural_lm(args, options, tokenizer)
-    elif method in LM_METHODS:
-        folder = _folder(args.lm_exp_dir or args.lang_dir, method, "--lm-exp-dir")
-        order = int(options.lm_type.removesuffix("gram"))
-        lm = _token_ngram(folder, order, tokenizer, args.backoff_id, "arpa")
-    if method in NGRAM_METHODS:
+    known = {} if known is None else known
+    lm_key = (options.lm_type, "arpa")
+    # Whole sentences by the ARPA rule (the original: kenlm), tokens of a search by all paths.
+    rule: BackoffRule = "arpa" if method in RESCORING_METHODS else "all_paths"
+    ngram_key = (f"{options.tokens_ngram}gram", rule, "--lang-dir")
+    if method in LM_METHODS and lm_key not in known:
+        if options.lm_type in LM_TYPES:
+            known[lm_key] = _neural_lm(args, options, tokenizer)
+        else:
+            folder = _folder(args.lm_exp_dir or args.lang_dir, method, "--lm-exp-dir")
+            order = int(options.lm_type.removesuffix("gram"))
+            known[lm_key] = _token_ngram(folder, order, tokenizer, args.backoff_id, "arpa")
+    if method in NGRAM_METHODS and ngram_key not in known:
         folder = _folder(args.lang_dir, method, "--lang-dir")
-        # Whole sentences by the ARPA rule (the original: kenlm), tokens of a search by all paths.
-        rule: BackoffRule = "arpa" if "lm_rescore" in method else "all_paths"
-        ngram = _token_ngram(folder, options.tokens_ngram, tokenizer, args.backoff_id, rule)
-    return LanguageModels(lm, ngram)
+        order = options.tokens_ngram
+        known[ngram_key] = _token_ngram(folder, order, tokenizer, args.backoff_id, rule)
+    return LanguageModels(
+        known[lm_key] if method in LM_METHODS else None,
+        known[ngram_key] if method in NGRAM_METHODS else None,
+    )
 
 
 def _neural_lm(

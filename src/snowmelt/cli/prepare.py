@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from snowmelt.cli.arguments import add_bool, positive_int
 from snowmelt.cli.prepare_audit import add_audit, run_audit
 from snowmelt.cli.prepare_own import add_own, run_own
+from snowmelt.cli.prepare_shar import add_shar, run_shar
 from snowmelt.cli.worker_options import add_worker_options, chosen_workers
 from snowmelt.core.errors import ConfigError
 
@@ -74,6 +75,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     _add_gigaspeech(corpora)
     _add_data_dir(add_own(corpora))
     _add_data_dir(add_audit(corpora))
+    _add_data_dir(add_shar(corpora))
     status = corpora.add_parser("status", help="what has been prepared")
     _add_data_dir(status)
 
@@ -191,6 +193,8 @@ def run(args: argparse.Namespace) -> int:
         return run_own(args)
     if args.corpus == "audit":
         return run_audit(args)
+    if args.corpus == "shar":
+        return run_shar(args)
     if args.corpus in ("digits", "an4"):
         from snowmelt.data.corpora import get_corpus
 

@@ -4,18 +4,12 @@ import argparse
 import sys
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from snowmelt.cli.arguments import finite_float
+from snowmelt.cli.corpus_options import add_corpus_options, chosen_corpus, chosen_splits
 from snowmelt.cli.worker_options import add_worker_options, chosen_workers
 from snowmelt.core.errors import ConfigError, DataError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from lhotse import CutSet
-
-    from snowmelt.data.corpora import Corpus
 
 __all__ = ["add_audit", "run_audit"]
 
@@ -43,29 +37,7 @@ def add_audit(
         "findings go to a report, and manifests without them beside it. Exit code 0: training may "
         "start; 2: it must not.",
     )
-    parser.add_argument("audited", metavar="CORPUS", help="a prepared corpus, for example an4")
-    parser.add_argument(
-        "--manifest-dir",
-        type=Path,
-        default=Path("data/fbank"),
-        metavar="DIR",
-        help="manifests of LibriSpeech and GigaSpeech (default: data/fbank)",
-    )
-    for name in ("train", "dev", "test"):
-        parser.add_argument(
-            f"--{name}-parts",
-            type=lambda text: tuple(text.replace(",", " ").split()),
-            default=(),
-            metavar="NAME,…",
-            help=f"parts of the corpus that are its {name} set",
-        )
-    parser.add_argument(
-        "--splits",
-        nargs="+",
-        choices=("train", "dev", "test"),
-        default=["train", "dev", "test"],
-        help="which splits are looked at (default: all)",
-    )
+    add_corpus_options(parser)
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="the report (default: <data-dir>/audit/CORPUS)"
     )
@@ -102,9 +74,9 @@ def run_audit(args: argparse.Namespace) -> int:
     workers = chosen_workers(args)
     setup_logging()
     tokenizer = None if args.bpe_model is None else load_tokenizer(args.bpe_model)
-    corpus = _corpus(args)
-    splits = _splits(corpus, args.splits)
-    preset = data_preset(args.audited)
+    corpus = chosen_corpus(args)
+    splits = chosen_splits(args, corpus)
+    preset = data_preset(args.prepared)
     chosen = {
         field.name: getattr(args, field.name)
         for field in fields(AuditLimits)
@@ -120,8 +92,8 @@ def run_audit(args: argparse.Namespace) -> int:
     none_here = {*args.ignore, *corpus.known_defects}
     findings = tuple(f for f in found.findings if f.defect not in none_here)
     found = Audit(found.utterances, findings)
-    output = args.output or args.data_dir / "audit" / args.audited
-    names = {split: f"{args.audited}_cuts_{split}.jsonl.gz" for split in splits}
+    output = args.output or args.data_dir / "audit" / args.prepared
+    names = {split: f"{args.prepared}_cuts_{split}.jsonl.gz" for split in splits}
     write_report(found, output, names)
     print(report_text(found), end="")
     print(f"the report is in {output}", file=sys.stderr)
@@ -133,19 +105,3 @@ def run_audit(args: argparse.Namespace) -> int:
             f"repair them, or train on the manifests in {output / 'clean'}",
         )
     return 0
-
-
-def _corpus(args: argparse.Namespace) -> "Corpus":
-    from snowmelt.data.corpora import PartSelection, open_corpus
-
-    selection = PartSelection(
-        train_parts=args.train_parts, dev_parts=args.dev_parts, test_parts=args.test_parts
-    )
-    return open_corpus(args.audited, args.data_dir, args.manifest_dir, selection=selection)
-
-
-def _splits(corpus: "Corpus", chosen: "Sequence[str]") -> "dict[str, CutSet]":
-    """Train first: the others must have nothing in common with it."""
-    wanted = [name for name in ("train", "dev", "test") if name in chosen]
-    # Not everybody has a test set.
-    return {name: corpus.cuts(name) for name in wanted if name != "test" or corpus.test_sets}

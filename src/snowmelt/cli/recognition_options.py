@@ -315,26 +315,38 @@ class LoadedSearch(NamedTuple):
         method: the search.
         word_table: the word of each word id, for a recognizer; None if the search finds no words.
         oracle: chooses among hypotheses by what was said; None if the method does not.
+        is_rescored: whether all hypotheses of an utterance are wanted, to be ranked at any scale.
     """
 
     method: "SearchMethod[Any]"
     word_table: list[str] | None
     oracle: "Oracle | None" = None
+    is_rescored: bool = False
 
 
 def load_search(
-    args: argparse.Namespace, options: "SearchOptions", tokenizer: "Tokenizer"
+    args: argparse.Namespace,
+    options: "SearchOptions",
+    tokenizer: "Tokenizer",
+    known_lms: "dict[Any, Any] | None" = None,
 ) -> LoadedSearch:
     """The search itself, with what it reads from files.
+
+    Args:
+        args: values of the options.
+        options: what `search_options` makes of them.
+        tokenizer: of the transducer.
+        known_lms: language models that several searches share, see `load_lms`.
 
     Raises:
         UserError: a file cannot be used, or the method has no use for it.
     """
     from snowmelt.core.files import require_file
     from snowmelt.search.hotwords import hotword_graph, parse_hotwords
-    from snowmelt.search.methods import GRAPH_METHODS, build_search
+    from snowmelt.search.methods import GRAPH_METHODS, RESCORING_METHODS, build_search
 
-    lms = load_lms(args, options, tokenizer)
+    lms = load_lms(args, options, tokenizer, known_lms)
+    is_rescored = options.decoding_method in RESCORING_METHODS
     # --lang-dir may be the folder of token n-grams for another method of the same sweep.
     needs_graph = args.graph or options.decoding_method in GRAPH_METHODS
     graph = _decoding_graph(args, tokenizer) if needs_graph else None
@@ -342,7 +354,7 @@ def load_search(
         method = build_search(options, graph=graph, lms=lms)
         has_words = graph is not None and graph.has_words
         table = _word_table(args, graph) if graph and has_words else None
-        return LoadedSearch(method, table, _oracle(options, tokenizer))
+        return LoadedSearch(method, table, _oracle(options, tokenizer), is_rescored)
     path = require_file(args.hotwords_file, "the file of hotwords", error=ConfigError)
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -354,7 +366,7 @@ def load_search(
         _logger.info("Hotword %s: %s (%g a token)", hotword.text, pieces, hotword.score)
     context_graph = hotword_graph(hotwords, icefall_compat=options.icefall_compat)
     method = build_search(options, context_graph=context_graph, graph=graph, lms=lms)
-    return LoadedSearch(method, None)
+    return LoadedSearch(method, None, is_rescored=is_rescored)
 
 
 def _oracle(options: "SearchOptions", tokenizer: "Tokenizer") -> "Oracle | None":

@@ -5,6 +5,8 @@ Names and meanings of the options are the original's (icefall's decode.py and st
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -114,8 +116,9 @@ def planned_runs(args: argparse.Namespace) -> list[Run]:
     ]
     for _, weights, _ in choices:
         _checkpoints(args.exp_dir, weights)
+    lms: dict[Any, Any] = {}
     return [
-        Run(own, config, weights, search, load_search(args, search, tokenizer))
+        Run(own, config, weights, search, load_search(args, search, tokenizer, lms))
         for own, weights, search in choices
     ]
 
@@ -138,18 +141,61 @@ def scored_runs(
     Yields:
         each run with its scores, which must be taken before the next run.
     """
+    rankings = _Rankings(recognise)
     model, loaded = None, None
     for run in runs:
         if loaded != run.weights:
             model = None  # the memory of one model is enough
             model, loaded = load(run.args.exp_dir, run.weights, run.args), run.weights
         assert model is not None
+        # Partial results cannot be had from an earlier recognition.
+        hypotheses = (
+            rankings.of(run, model)
+            if partials is None
+            else partial(recognise, model, run.loaded_search)
+        )
         yield (
             run,
             _scored(
-                run, model, recognise, is_streaming=is_streaming, partials=partials, reuse=reuse
+                run, model, hypotheses, is_streaming=is_streaming, partials=partials, reuse=reuse
             ),
         )
+
+
+class _Rankings:
+    """Recognises a test set once for all scales of a method that ranks at the end."""
+
+    def __init__(self, recognise: Recognise) -> None:
+        self._recognise = recognise
+        self._of: tuple[Any, ...] = ()
+        self._rows: dict[tuple[str, ...], list[Hypothesis]] = {}
+
+    def of(
+        self, run: Run, model: "SpeechModel"
+    ) -> "Callable[[Sequence[Utterance]], list[Hypothesis]]":
+        """What finds the hypotheses of a run."""
+        search = run.loaded_search
+        if not search.is_rescored:
+            return partial(self._recognise, model, search)
+
+        from snowmelt.evaluate.rescored import rescored
+
+        decoded = (run.weights, replace(run.search, lm_scale=0.0, ngram_lm_scale=0.0))
+        if decoded != self._of:
+            self._of, self._rows = decoded, {}
+
+        def ranked(utterances: "Sequence[Utterance]") -> "list[Hypothesis]":
+            test_set = tuple(utterance.utterance_id for utterance in utterances)
+            if test_set not in self._rows:
+                self._rows[test_set] = self._recognise(model, search, utterances)
+            return rescored(
+                self._rows[test_set],
+                lm_scale=run.search.lm_scale,
+                ngram_lm_scale=run.search.ngram_lm_scale,
+                num_nbest=run.args.num_nbest,
+            )
+
+        return ranked
 
 
 def _combinations(args: argparse.Namespace) -> list[argparse.Namespace]:
@@ -203,7 +249,7 @@ def _checkpoints(exp_dir: Path, weights: "WeightsChoice") -> tuple[Path, ...]:
 def _scored(
     run: Run,
     model: "SpeechModel",
-    recognise: Recognise,
+    hypotheses: "Callable[[Sequence[Utterance]], list[Hypothesis]]",
     *,
     is_streaming: bool,
     partials: "PartialLog | None",
@@ -214,7 +260,7 @@ def _scored(
 
     args = run.args
     return score_splits(
-        lambda utterances: recognise(model, run.loaded_search, utterances),
+        hypotheses,
         DecodingSettings(
             weights=run.weights,
             decode_chunk_len=model.backend.decode_chunk_len,

@@ -73,7 +73,7 @@ def streaming_recognise(
             recognizer,
             utterances,
             num_decode_streams=num_decode_streams,
-            num_nbest=num_nbest,
+            num_nbest=None if search.is_rescored and partials is None else num_nbest,
             partials=partials,
         )
 

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from lhotse.cut import Cut
 
-import snowmelt.data.feature_rows  # noqa: F401  (lhotse then reads what `prepare` stores)
+import snowmelt.data.feature_rows  # lhotse then reads what `prepare` stores
+import snowmelt.data.shards  # noqa: F401  (the same)
 from snowmelt.audio.fbank import FbankConfig, fbank
 from snowmelt.core.errors import DataError
 from snowmelt.data.cuts import AudioCache, load_samples

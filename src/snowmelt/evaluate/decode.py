@@ -24,7 +24,7 @@ def decode(
     utterances: Sequence[Utterance],
     *,
     max_duration: float,
-    num_nbest: int = 1,
+    num_nbest: int | None = 1,
     oracle: Oracle | None = None,
 ) -> list[Hypothesis]:
     """Recognise all utterances of a test set.
@@ -34,7 +34,7 @@ def decode(
         utterances: the test set.
         max_duration: seconds of sound in a batch, padding included; an utterance that is longer
             is a batch of its own.
-        num_nbest: most hypotheses of an utterance that are kept.
+        num_nbest: most hypotheses of an utterance that are kept; None: all.
         oracle: puts the hypothesis first that is nearest to what was said; None leaves the best
             there.
 

@@ -24,7 +24,7 @@ def streaming_decode(
     utterances: Sequence[Utterance],
     *,
     num_decode_streams: int,
-    num_nbest: int = 1,
+    num_nbest: int | None = 1,
     partials: PartialLog | None = None,
 ) -> list[Hypothesis]:
     """Recognise all utterances of a test set in real chunks.
@@ -33,7 +33,7 @@ def streaming_decode(
         recognizer: does the work.
         utterances: the test set.
         num_decode_streams: most utterances that are decoded side by side.
-        num_nbest: most hypotheses of an utterance that are kept.
+        num_nbest: most hypotheses of an utterance that are kept; None: all.
         partials: keeps what is shown while they are heard, for `evaluate/latency.py`.
 
     Returns:

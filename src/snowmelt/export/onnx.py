@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snowmelt.core.errors import MissingExtraError
@@ -31,6 +32,7 @@ from snowmelt.export.zipformer.encoder import InferenceZipformer
 from snowmelt.models.transducer import Transducer
 from snowmelt.models.zipformer.flat_state import STATE_BATCH_AXES, STATE_NAMES
 from snowmelt.presets.models import ModelConfig
+from snowmelt.runtime.backends.torch_eager import decoder_tables
 
 __all__ = ["OnnxFiles", "export_onnx"]
 
@@ -140,14 +142,26 @@ class _EncoderStep(nn.Module):
 
 
 class _DecoderStep(nn.Module):
+    """The prediction network with a table for each place of the context in place of a convolution.
+
+    Convolutions over one axis are slow in ONNX Runtime. The token before the first, -1, is the
+    last row, which is zero.
+    """
+
     def __init__(self, decoder: InferenceDecoder, joiner: InferenceJoiner, half: bool) -> None:
         super().__init__()
-        self.decoder = decoder
         self.decoder_proj = joiner.decoder_proj
         self.half_precision = half
+        for place, table in enumerate(decoder_tables(copy.deepcopy(decoder).float())):
+            # A copy: what is made for inference alone cannot be traced.
+            self.register_buffer(f"place{place}", table.to(self.decoder_proj.weight.dtype).clone())
 
     def forward(self, y: Tensor) -> Tensor:
-        out: Tensor = self.decoder_proj(self.decoder(y, need_pad=False).squeeze(1))
+        tables = list(self.buffers())
+        total = F.embedding(y[:, 0], tables[0])
+        for place, table in enumerate(tables[1:], start=1):
+            total = total + F.embedding(y[:, place], table)
+        out: Tensor = self.decoder_proj(total.relu())
         return out.float() if self.half_precision else out
 
 

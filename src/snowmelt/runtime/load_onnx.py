@@ -53,7 +53,7 @@ def load_onnx(
         min_tail_s=stored_tail(backend.metadata, name),
         weights=name,
         dimensions={
-            **onnx_dimensions(backend.metadata),
+            **onnx_dimensions(backend.metadata, name),
             "context_size": backend.scorer.context_size,
             "joiner_dim": backend.joiner_dim,
         },

@@ -18,11 +18,11 @@ from snowmelt.presets.frames import ENCODER_FRAME_S
 from snowmelt.runtime.backend import SpeechModel
 from snowmelt.runtime.stream import FeatureStream, OfflineStream, OnlineStream
 from snowmelt.runtime.words import Word, confidence, graph_words, timed_words, token_ends
-from snowmelt.search.method import SearchMethod, SearchResult, n_best
+from snowmelt.search.method import ScoreParts, SearchMethod, SearchResult, n_best
 from snowmelt.search.methods import build_search
 from snowmelt.search.scorer import FloatArray, IntArray
 
-__all__ = ["OfflineRecognizer", "OnlineRecognizer", "RecognitionResult"]
+__all__ = ["OfflineRecognizer", "OnlineRecognizer", "RecognitionResult", "shares"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class RecognitionResult:
         log_prob: natural log of the path's score, with all that was added to it.
         confidence: 0 to 1; where the search has several hypotheses, this one's share of their
             probability, otherwise exp(mean log-probability of the tokens).
+        score_parts: see `SearchResult`.
     """
 
     text: str
@@ -55,6 +56,7 @@ class RecognitionResult:
     stable_text: str
     log_prob: float
     confidence: float
+    score_parts: ScoreParts | None = None
 
 
 class OnlineRecognizer:
@@ -306,20 +308,19 @@ def _results(
     is_final: bool,
     num_nbest: int | None,
 ) -> tuple[RecognitionResult, ...]:
-    shares = _shares(found)
+    scores = [one.log_prob for one in found]
+    confidences = shares(scores) if len(found) > 1 else [confidence(found[0].token_logprobs)]
     return tuple(
         _result(model, one, word_table, segment_start, is_final=is_final, share=share)
-        for one, share in zip(found[:num_nbest], shares, strict=False)
+        for one, share in zip(found[:num_nbest], confidences, strict=False)
     )
 
 
-def _shares(found: Sequence[SearchResult]) -> list[float]:
-    """How sure the search is of each of its hypotheses."""
-    if len(found) == 1:
-        return [confidence(found[0].token_logprobs)]
-    scores = np.array([one.log_prob for one in found])
-    shares = np.exp(scores - scores.max())
-    return [float(share) for share in shares / shares.sum()]
+def shares(log_probs: Sequence[float]) -> list[float]:
+    """How sure a search is of each of its hypotheses: their shares of the probability of all."""
+    scores = np.array(log_probs)
+    probs = np.exp(scores - scores.max())
+    return [float(share) for share in probs / probs.sum()]
 
 
 def _result(
@@ -369,4 +370,5 @@ def _result(
         stable_text=stable_text,
         log_prob=found.log_prob,
         confidence=share,
+        score_parts=found.score_parts,
     )

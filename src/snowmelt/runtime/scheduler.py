@@ -85,7 +85,7 @@ def recognize(
     *,
     max_streams: int,
     on_partial: Callable[[AudioSource, RecognitionResult], None] | None = None,
-    num_nbest: int = 1,
+    num_nbest: int | None = 1,
 ) -> Iterator[Outcome]:
     """Recognise sources chunk by chunk, up to `max_streams` of them at a time.
 
@@ -94,7 +94,8 @@ def recognize(
         sources: opened in order, each when a stream has become free.
         max_streams: how many are packed into a batch.
         on_partial: called with the result so far after each step of a source.
-        num_nbest: most hypotheses of an outcome; a search that knows one path has one.
+        num_nbest: most hypotheses of an outcome, None for all; a search that knows one path has
+            one.
 
     Yields:
         one outcome a source, in the order in which they end.

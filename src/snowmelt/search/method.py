@@ -19,6 +19,7 @@ from snowmelt.search.scorer import FloatArray, IntArray, Scorer
 
 __all__ = [
     "NbestMethod",
+    "ScoreParts",
     "SearchMethod",
     "SearchResult",
     "check_step",
@@ -31,6 +32,9 @@ __all__ = [
 ]
 
 State = TypeVar("State")
+
+# Natural logs of the first pass's, the language model's and the n-gram's scores of a hypothesis.
+ScoreParts = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ class SearchResult:
         log_prob: natural log of the path's score, with all that was added to it.
         num_stable: so many tokens at the front can no longer change.
         word_timestamps: encoder frame of each of `words`; None where they are.
+        score_parts: what a rescored hypothesis has its `log_prob` from; otherwise None.
     """
 
     tokens: tuple[int, ...]
@@ -55,6 +60,7 @@ class SearchResult:
     log_prob: float
     num_stable: int
     word_timestamps: tuple[int, ...] | None = None
+    score_parts: ScoreParts | None = None
 
 
 class SearchMethod(Protocol[State]):

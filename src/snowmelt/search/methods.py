@@ -32,6 +32,7 @@ __all__ = [
     "METHOD_NAMES",
     "NGRAM_METHODS",
     "ORACLE_METHODS",
+    "RESCORING_METHODS",
     "LanguageModels",
     "SearchOptions",
     "build_search",
@@ -350,3 +351,6 @@ HOTWORD_METHODS: Final = ("modified_beam_search", *_LM_BUILDERS)
 # Those that need a language model, and those that need a token n-gram.
 LM_METHODS: Final = tuple(name for name in _LM_BUILDERS if "ngram" not in name)
 NGRAM_METHODS: Final = tuple(name for name in _LM_BUILDERS if "ngram" in name or "LODR" in name)
+
+# Those that search without a language model, and choose with it at the end.
+RESCORING_METHODS: Final = tuple(name for name in _LM_BUILDERS if "lm_rescore" in name)

@@ -8,6 +8,7 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -160,7 +161,7 @@ def takes_stored_features(
     if config.data.on_the_fly_feats is not None:
         return not config.data.on_the_fly_feats
     train = corpus.cuts("train")
-    why_not = why_not_stored([*train, *corpus.cuts("dev")], config.features)
+    why_not = why_not_stored(chain(train, corpus.cuts("dev")), config.features)
     if not why_not and part.speed_perturb and not has_speed_copies(train):
         why_not = "the copies at 0.9 and 1.1 times the speed have none"
     if is_told and why_not != "none":
@@ -219,9 +220,11 @@ class TrainingCorpus:
             DataError: no utterance of the corpus can be learnt from.
         """
         data = self._config.data
+        dataset = self.dataset(epoch)
         sampler = DurationBatchSampler(
-            self.dataset(epoch).durations,
+            dataset.durations,
             data.max_duration,
+            shards=dataset.shards,
             shuffle=data.shuffle,
             seed=self._config.train.seed,
             num_buckets=data.num_buckets,
@@ -293,6 +296,11 @@ class TrainingCorpus:
                     hint="add --speed-perturb 0, or prepare the copies too",
                 )
             cuts = with_speed_copies(cuts)
+        if data.cut_edges and self._has_stored_features:
+            raise DataError(
+                f"the stored features of {self._part.corpus} cannot be cut where its speech begins",
+                hint="add --on-the-fly-feats 1, or --cut-edges 0",
+            )
         kept, dropped = filter_cuts(
             cuts,
             self._tokenizer,
@@ -321,6 +329,7 @@ class TrainingCorpus:
             noise=self._noise,
             voice_augment=VoiceAugmentConfig(data.vtlp_warp, data.filter_augment_db),
             spec_augment=augment if self._part.enable_spec_aug else None,
+            cut_edges=data.cut_edges,
             max_tail_s=data.max_tail_s,
             has_frame_tokens=self._config.train.frame_loss_scale > 0.0,
             front_end=self._config.model.front_end,

@@ -194,10 +194,17 @@ def prepare_run(
         )
         for part in config.data.parts
     ]
-    texts = _texts(corpora)
+    for corpus in corpora:
+        # Validation needs it, and shall not find it missing after hours.
+        corpus.cuts("train")
+        corpus.cuts("dev")
     if bpe_model is None and takes_prepared_vocabulary:
         bpe_model = _prepared_vocabulary(data_dir, config.data.corpus)
-    tokenizer = _tokenizer(config.data, texts) if bpe_model is None else load_tokenizer(bpe_model)
+    if bpe_model is None:
+        texts = [cut_text(cut) for corpus in corpora for cut in corpus.cuts("train")]
+        tokenizer = _tokenizer(config.data, texts)
+    else:
+        tokenizer = load_tokenizer(bpe_model)
     if listen is not None and is_first:
         _audit(corpora, config, tokenizer, data_dir, listen)
     return RunPlan(
@@ -368,20 +375,6 @@ def _audit(
         )
         found.require_fit()
         _logger.info("%s", found)
-
-
-def _texts(corpora: Iterable[Corpus]) -> list[str]:
-    """Training transcripts of all corpora.
-
-    Raises:
-        UserError: a corpus has no training or no dev part.
-    """
-    texts = []
-    for corpus in corpora:
-        texts += [cut_text(cut) for cut in corpus.cuts("train")]
-        # Validation needs it, and shall not find it missing after hours.
-        corpus.cuts("dev")
-    return texts
 
 
 def _prepared_vocabulary(data_dir: Path, corpus: str) -> Path | None:

@@ -25,6 +25,7 @@ from snowmelt.core.files import is_lfs_pointer, write_text
 from snowmelt.data.audit import AuditLimits, Finding, MapTasks, Utterance, count_by_defect, listen
 from snowmelt.data.audit.checks import in_order, manifest_defects, sound_defects
 from snowmelt.data.cuts import cut_text, is_speed_copy
+from snowmelt.data.stored_cuts import CutSequence, as_sequence
 from snowmelt.text.tokenizer import Tokenizer
 
 __all__ = ["StartAudit", "audit_at_start", "memory_path", "remember_heard"]
@@ -33,6 +34,8 @@ _logger = logging.getLogger(__name__)
 
 # A minute of one core; what is wrong with a whole corpus is heard in it.
 _MAX_HEARD_S: Final = 20 * 3600.0
+# Of a corpus that is not in memory: half a gigabyte of objects.
+_MAX_SEEN: Final = 100_000
 # Less is heard faster here than other processes start.
 _MIN_SHARED_S: Final = 3600.0
 # Parts and thresholds change back and forth.
@@ -66,6 +69,7 @@ class StartAudit:
     Attributes:
         corpus: its name.
         num_utterances: in all splits.
+        num_seen: of these, whose manifests and files were looked at.
         num_heard: of these, now or before; None: features are stored, sound is not needed.
         is_remembered: whether they were heard before.
         findings: in the order of `DEFECTS`.
@@ -73,6 +77,7 @@ class StartAudit:
 
     corpus: str
     num_utterances: int
+    num_seen: int
     num_heard: int | None
     is_remembered: bool
     findings: tuple[Finding, ...]
@@ -86,7 +91,10 @@ class StartAudit:
         found = "nothing was found"
         if self.findings:
             found = f"{self._counts(self.findings)} (snowmelt prepare audit names them)"
-        return f"Audit of {self.corpus}: {self.num_utterances} utterances, {heard}: {found}"
+        seen = f"{self.num_utterances} utterances"
+        if self.num_seen < self.num_utterances:
+            seen += f", {self.num_seen} of them looked at"
+        return f"Audit of {self.corpus}: {seen}, {heard}: {found}"
 
     def require_fit(self) -> None:
         """Go on only if training may start.
@@ -136,7 +144,11 @@ def audit_at_start(
         ignored: defects that are none in this corpus.
         map_tasks: like `map`, in order; listens to more than an hour of sound.
     """
-    utterances = [Utterance(split, cut, None) for split, cuts in splits.items() for cut in cuts]
+    sequences = {split: as_sequence(cuts) for split, cuts in splits.items()}
+    num_utterances = sum(map(len, sequences.values()))
+    utterances = [
+        Utterance(split, cut, None) for split, cuts in sequences.items() for cut in _some(cuts)
+    ]
     sizes = _sizes(utterances, has_sound=has_sound)
     findings = [
         *manifest_defects(utterances, limits=limits, tokenizer=tokenizer),
@@ -159,7 +171,9 @@ def audit_at_start(
         named = {(f.defect, f.split, f.cut_id) for f in findings}
         findings += [f for f in found if (f.defect, f.split, f.cut_id) not in named]
     kept = [finding for finding in findings if finding.defect not in ignored]
-    return StartAudit(corpus, len(utterances), num_heard, is_remembered, tuple(in_order(kept)))
+    return StartAudit(
+        corpus, num_utterances, len(utterances), num_heard, is_remembered, tuple(in_order(kept))
+    )
 
 
 def remember_heard(
@@ -175,6 +189,12 @@ def remember_heard(
     """
     key = _key(utterances, _sizes(utterances, has_sound=True), limits)
     _remember(memory, key, len(utterances), [f for f in findings if f.defect in _HEARD])
+
+
+def _some(cuts: Sequence[Cut]) -> Sequence[Cut]:
+    """The cuts; of more than memory should hold, evenly spread ones."""
+    is_stored = isinstance(cuts, CutSequence)
+    return cuts[:: math.ceil(len(cuts) / _MAX_SEEN)] if is_stored and len(cuts) else cuts
 
 
 def _hear(

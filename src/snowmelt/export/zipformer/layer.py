@@ -107,9 +107,19 @@ class _Convolution(nn.Module):
         x = F.linear(x, self.pointwise_conv1.weight.squeeze(-1), self.pointwise_conv1.bias)
         x = F.glu(x, dim=-1).permute(1, 2, 0)
         frames = torch.cat([cache, x], dim=2)
-        x = self.activation(self.depthwise_conv(frames)).permute(2, 0, 1)
+        x = self.activation(self._over_time(frames)).permute(2, 0, 1)
         x = F.linear(x, self.pointwise_conv2.weight.squeeze(-1), self.pointwise_conv2.bias)
         return x, frames
+
+    def _over_time(self, frames: Tensor) -> Tensor:
+        """(N, C, K - 1 + T) to (N, C, T)."""
+        conv = self.depthwise_conv
+        # With a second axis of one: ONNX Runtime has fast kernels for images only. Without them it
+        # takes 10 to 60 times as long.
+        image = F.conv2d(
+            frames.unsqueeze(2), conv.weight.unsqueeze(2), conv.bias, groups=conv.weight.size(0)
+        )
+        return image.squeeze(2)
 
 
 def _running_mean(x: Tensor, average: Tensor, seen: Tensor, count: Tensor) -> Tensor:

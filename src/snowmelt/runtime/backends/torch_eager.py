@@ -23,7 +23,7 @@ from snowmelt.models.state import stack_states
 from snowmelt.presets.frames import FrontEnd
 from snowmelt.search.scorer import FloatArray, IntArray
 
-__all__ = ["TorchBackend", "TorchScorer"]
+__all__ = ["TorchBackend", "TorchScorer", "decoder_tables"]
 
 
 class TorchScorer:
@@ -44,7 +44,7 @@ class TorchScorer:
         self._decoder = _on_cpu(parts.decoder)
         self._tables: list[Tensor] = []
         if isinstance(self._decoder, Decoder):
-            self._tables = _decoder_tables(self._decoder)
+            self._tables = decoder_tables(self._decoder)
         self.context_size: int = parts.decoder.context_size
         self.blank_id: int = parts.decoder.blank_id
         self.unk_id = unk_id
@@ -77,8 +77,15 @@ class TorchScorer:
 
 
 @torch.inference_mode()
-def _decoder_tables(decoder: Decoder) -> list[Tensor]:
-    """For each place of the context, oldest first: (V + 1, D), what its token adds; last row 0."""
+def decoder_tables(decoder: Any) -> list[Tensor]:
+    """What the tokens of a context add to the vector of a prediction network before its ReLU.
+
+    Args:
+        decoder: a `models.decoder.Decoder`, or what export makes of one.
+
+    Returns:
+        for each place of the context, oldest first, (V + 1, D): a row a token, the last one zero.
+    """
     ids = torch.arange(decoder.vocab_size)
     embedded = decoder.embedding(ids)  # (V, D)
     tables = []
