@@ -288,7 +288,7 @@ def test_a_damaged_set_is_named(exported, tmp_path):
     with pytest.raises(CheckpointError, match="takes chunks of 32 frames, not of 64"):
         load_model(copy, decode_chunk_len=64)
     (copy / "tokens.txt").write_text("<blk> 0\n<sos/eos> 1\n<unk> 2\n")
-    with pytest.raises(CheckpointError, match="has 30 tokens, the vocabulary 3"):
+    with pytest.raises(CheckpointError, match="has 30 tokens, the vocabulary beside it 3"):
         load_model(copy)
     model = _graph(copy, "encoder")
     del model.metadata_props[:]

@@ -48,8 +48,9 @@ def test_every_layer_once(encoder, full):
         # each uses the recurrence's again.
         assert sum(name.startswith("encoder/") for name in names) == 2 * 5 + 2
         assert sorted({len(layer.nodes) for layer in layers}) == [1, 8]
-    assert names[-3:] == [
-        "decoder/decoder/embedding",
+    assert names[-4:] == [
+        "decoder/place0",
+        "decoder/place1",
         "decoder/decoder_proj",
         "joiner/joiner/output_linear",
     ]
