@@ -39,7 +39,7 @@ _PROGRAMS = ("sherpa-onnx", "snowmelt", "snowmelt wide")
 _VOCAB_SIZE = 500
 
 # So much that about a fourth of the frames emits a token, as in speech.
-_BLANK_BIAS = 0.5
+_BLANK_BIAS = 2.0
 
 
 def main() -> None:
@@ -48,6 +48,9 @@ def main() -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--preset", help="of a model with random weights")
     source.add_argument("--model", type=Path, metavar="FOLDER", help="three ONNX files and tokens")
+    parser.add_argument(
+        "--peer-model", type=Path, metavar="FOLDER", help="the same weights for sherpa-onnx"
+    )
     parser.add_argument("--save", type=Path, metavar="FOLDER", help="keep the preset's files here")
     parser.add_argument("--audio", type=Path, metavar="FOLDER", help="16 kHz (default: noise)")
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 16, 64])
@@ -76,7 +79,10 @@ def _compare(args: argparse.Namespace, encoder: Path, precision: str, num_stream
     with ExitStack() as stack:
         peers = {}
         for program in args.programs:
-            command = [sys.executable, streaming_worker.__file__, program, str(encoder)]
+            own = encoder
+            if args.peer_model is not None and program == _PROGRAMS[0]:
+                own = encoder_of(args.peer_model, precision)
+            command = [sys.executable, streaming_worker.__file__, program, str(own)]
             command += [str(num_streams), str(args.seconds), str(args.num_threads)]
             command += [str(args.audio)] if args.audio else []
             peers[program] = stack.enter_context(Peer(command, args.num_threads))

@@ -104,7 +104,7 @@ def _snowmelt(
         # No end: the same frames as sherpa-onnx, without a tail of our own.
         while ready := [stream for stream in streams if recognizer.is_ready(stream)]:
             recognizer.decode_streams(ready)
-        return sum(len(recognizer.get_result_all(stream).tokens) for stream in streams)
+        return sum(len(stream.search_state.tokens) for stream in streams)
 
     return step
 

@@ -234,3 +234,31 @@ def test_the_samples_that_frames_need_are_the_fewest(sample_rate, snip_edges):
         needed = config.num_samples_needed(num_frames)
         assert config.num_whole_frames(needed) == num_frames
         assert config.num_whole_frames(needed - 1) == num_frames - 1
+
+
+def test_overlapping_windows_compute_no_frame_twice(monkeypatch):
+    """Chunks of 32 with 7 frames of overlap: a block of 32 each, if the sound is there."""
+    from snowmelt.audio import fbank as module
+
+    computed: list[tuple[int, int]] = []
+    original = module._log_mel
+
+    def counting(samples, offset, num_samples, start, stop, config):
+        computed.append((start, stop))
+        return original(samples, offset, num_samples, start, stop, config)
+
+    signal = np.random.default_rng(5).normal(0, 0.1, 48000).astype(np.float32)
+    expected = fbank(signal)
+    monkeypatch.setattr(module, "_log_mel", counting)
+    stream = OnlineFbank()
+    stream.accept_waveform(signal)
+    stream.input_finished()
+    for begin in range(0, 300 - 39, 32):
+        np.testing.assert_array_equal(
+            stream.get_frames(begin, begin + 39), expected[begin : begin + 39]
+        )
+        stream.discard(begin + 32)
+    assert computed == [(0, 64), *((b, min(b + 32, 300)) for b in range(64, 300, 32))]
+    # A window that lies elsewhere, and the last frames.
+    np.testing.assert_array_equal(stream.get_frames(290, 300), expected[290:])
+    assert len(stream._known) <= 64

@@ -113,6 +113,17 @@ _EPOCHS = WeightsChoice(epoch=30, avg=9)
             "-3gram-lm-scale-0.3-use-averaged-model",
         ),
         (
+            DecodingSettings(
+                _EPOCHS,
+                32,
+                2,
+                SearchOptions("modified_beam_search_lm_shallow_fusion", lm_type="rnn"),
+                encoder="lstm",
+            ),
+            "epoch-30-avg-9-modified_beam_search_lm_shallow_fusion-beam-size-4"
+            "-rnnlm-lm-scale-0.3-use-averaged-model",
+        ),
+        (
             DecodingSettings(_EPOCHS, 32, 2, SearchOptions("modified_beam_search_ngram_rescoring")),
             "epoch-30-avg-9-streaming-chunk-size-32-modified_beam_search_ngram_rescoring"
             "-beam-size-4-2gram-ngram-lm-scale-0.01-use-averaged-model",

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 from lhotse import CutSet
+from lhotse.cut import Cut
 
 from snowmelt.audio.fbank import FbankConfig
 from snowmelt.checkpoint.experiment import ExperimentConfig
 from snowmelt.core.errors import DataError
+from snowmelt.data.cuts import AudioCache
 from snowmelt.presets.data import MixPart
 from snowmelt.text.tokenizer import Tokenizer
 from snowmelt.train.corpus import TrainingCorpora, TrainingCorpus
@@ -136,6 +138,27 @@ def test_speed_copies(data_dir: Path, config: ExperimentConfig, tokenizer: Token
     assert len(_corpus(config, tokenizer, data_dir).dataset(1)) == 24
 
 
+def test_utterances_are_cut_at_their_edges_in_training_alone(
+    data_dir: Path,
+    config: ExperimentConfig,
+    tokenizer: Tokenizer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cut_ids: list[str] = []
+
+    def watched(cut: Cut, cache: AudioCache) -> Cut:
+        cut_ids.append(cut.id)
+        return cut
+
+    monkeypatch.setattr("snowmelt.data.batch.cut_at_the_edges", watched)
+    for share in (0.0, 1.0):
+        data = replace(config.data, cut_edges=share)
+        corpus = _corpus(replace(config, data=data), tokenizer, data_dir)
+        batch = corpus.dataset(1).get([0, 1], 1)
+        corpus.dev()[0].get([0], 0)
+        assert cut_ids == (list(batch.cut_ids) if share else [])
+
+
 _STORED = 7.0
 
 
@@ -256,3 +279,11 @@ def test_statistics_of_noise(
     mean, std = _corpus(config, tokenizer, data_dir).feature_statistics()
     assert -6.0 < mean < 6.0
     assert 0.5 < std < 5.0
+
+
+def test_stored_features_cannot_be_cut_at_the_edges(
+    data_dir: Path, config: ExperimentConfig, tokenizer: Tokenizer, stored: set[str]
+) -> None:
+    data = replace(config.data, cut_edges=0.5, on_the_fly_feats=False)
+    with pytest.raises(DataError, match="where its speech begins"):
+        _corpus(replace(config, data=data), tokenizer, data_dir).dataset(1)

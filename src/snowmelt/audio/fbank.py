@@ -176,6 +176,9 @@ class OnlineFbank:
         self._buffer = np.empty(0, np.float32)
         self._offset = 0
         self._start = 0
+        # Frames from `_first_known` on that may be asked for next.
+        self._known = np.empty((0, self.config.num_mel_bins), np.float32)
+        self._first_known = 0
 
     @property
     def num_frames_ready(self) -> int:
@@ -217,8 +220,23 @@ class OnlineFbank:
                 f"frames {start}..{stop} asked for, there are "
                 f"{self.num_discarded}..{self.num_frames_ready}"
             )
-        retained = self._buffer[self._start : self._start + self._num_samples - self._offset]
-        return _log_mel(retained, self._offset, self._num_samples, start, stop, self.config)
+        # Windows overlap, and a block costs the same whether one of its rows is wanted or all: what
+        # lies behind the window in its last block is computed too, if it is there.
+        end = self._first_known + len(self._known)
+        known = self._known[start - self._first_known :] if self._first_known <= start else None
+        if known is None or start > end:
+            known, end = self._known[:0], start
+        frames = known[: stop - start]
+        if stop > end:
+            until = min(self.num_frames_ready, stop + -stop % _BLOCK)
+            retained = self._buffer[self._start : self._start + self._num_samples - self._offset]
+            new = _log_mel(retained, self._offset, self._num_samples, end, until, self.config)
+            known = np.concatenate([known, new])
+            frames = known[: stop - start]
+        # No more than a block before the end of the window: a whole utterance is not held twice.
+        num_left_out = max(0, stop - start - _BLOCK)
+        self._known, self._first_known = known[num_left_out:].copy(), start + num_left_out
+        return frames.copy()
 
     def discard(self, before: int) -> None:
         """Forget the frames before index `before`; a smaller index than last time is no error."""

@@ -113,6 +113,12 @@ def read_experiment(exp_dir: Path, kind: type[SettingsT]) -> tuple[SettingsT, To
         settings = load_yaml(path)
         if not settings:  # not the defaults: a training writes all it knows
             raise ConfigError(f"{path} is empty", "copy it from where the model was trained")
+        model = settings.get("model")
+        if kind is ExperimentConfig and isinstance(model, dict) and "lm_type" in model:
+            raise ConfigError(
+                f"{path} is of a language model, not of a transducer",
+                "name its folder with --lm-exp-dir",
+            )
         config = from_dict(kind, settings)
     except ConfigError as error:
         # Settings are named by their place in the file only.

@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
                     Point(
                         test_set=score.test_set,
                         model=names[one.args.exp_dir],
-                        search=one.search.decoding_method,
+                        search=_search_name(one, runs),
                         decode_chunk_len=round(score.latency.chunk_s / FEATURE_FRAME_S),
                         stats=score.stats,
                         latency=score.latency,
@@ -122,3 +122,15 @@ def _names(runs: "Sequence[Run]") -> dict[Path, str]:
         name = str(folder) if last.count(name) > 1 else name
         names[folder] = f"{name}, delay penalty {penalty:g}" if penalty else name
     return names
+
+
+def _search_name(run: "Run", runs: "Sequence[Run]") -> str:
+    """The method, and scales of its language models where they vary."""
+    method = run.search.decoding_method
+    same = [other.search for other in runs if other.search.decoding_method == method]
+    scales = [
+        f"{name.replace('_', '-')} {getattr(run.search, name):g}"
+        for name in ("lm_scale", "ngram_lm_scale")
+        if len({getattr(search, name) for search in same}) > 1
+    ]
+    return ", ".join([method, *scales])

@@ -124,6 +124,7 @@ _HELP: Final = {
     "spec_aug_num_frame_masks": "most masks over time in an utterance",
     "vtlp_warp": "stretch frequencies by a factor within 1 +- this: other voices",
     "filter_augment_db": "gains of a random filter lie within +- this: other microphones",
+    "cut_edges": "share of the utterances that are cut right at their first and last sound",
     "max_tail_s": "up to this many seconds of digital silence follow an utterance in training",
     "num_workers": "threads that read data",
 }

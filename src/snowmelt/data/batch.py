@@ -21,6 +21,7 @@ from snowmelt.data.alignment import NO_TARGET, TimedWord, frame_tokens, spread_w
 from snowmelt.data.augment import SpecAugmentConfig, spec_augment, utterance_rng
 from snowmelt.data.concatenate import Concatenation, concatenated
 from snowmelt.data.cuts import AudioCache, cut_text, cut_words
+from snowmelt.data.edges import cut_at_the_edges
 from snowmelt.data.features import FeatureReader
 from snowmelt.data.noise import NoiseMixer
 from snowmelt.data.shards import shard_of
@@ -61,6 +62,9 @@ class AsrDataset:
         noise: what is mixed into the features; None for dev and test.
         voice_augment: how far voices and microphones are changed; None for dev and test.
         spec_augment: strength of SpecAugment; None for dev and test.
+        cut_edges: share of the utterances, drawn anew in each epoch, that begin right with their
+            first sound and end with their last, so that a model knows words without silence before
+            them.
         max_tail_s: between 0 and this many seconds of digital silence are appended, drawn
             uniformly, so that a model knows the zeros which follow every utterance at recognition.
         has_frame_tokens: whether batches say which token is spoken at each encoder frame: from the
@@ -81,6 +85,7 @@ class AsrDataset:
         noise: NoiseMixer | None = None,
         voice_augment: VoiceAugmentConfig | None = None,
         spec_augment: SpecAugmentConfig | None = None,
+        cut_edges: float = 0.0,
         max_tail_s: float = 0.0,
         has_frame_tokens: bool = False,
         front_end: FrontEnd = ZIPFORMER_FRONT_END,
@@ -89,11 +94,13 @@ class AsrDataset:
     ) -> None:
         self._cuts = as_sequence(cuts)
         self._tokenizer = tokenizer
-        self._reader = FeatureReader(fbank_config, cache, is_stored=has_stored_features)
+        self._cache = AudioCache() if cache is None else cache
+        self._reader = FeatureReader(fbank_config, self._cache, is_stored=has_stored_features)
         self._concatenation = concatenation
         self._noise = noise
         self._voice_augment = voice_augment
         self._spec_augment = spec_augment
+        self._cut_edges = cut_edges
         self._max_tail_samples = round(max_tail_s * self._reader.config.sample_rate)
         self._has_frame_tokens = has_frame_tokens
         self._front_end = front_end
@@ -104,7 +111,7 @@ class AsrDataset:
 
     @cached_property
     def durations(self) -> list[float]:
-        """Seconds of each utterance, without appended silence: what the sampler wants."""
+        """Seconds of each utterance, uncut and without appended silence: what the sampler wants."""
         return [float(cut.duration) for cut in self._cuts]
 
     @cached_property
@@ -134,7 +141,7 @@ class AsrDataset:
         Raises:
             UserError: a sound file is missing or damaged, or has another sample rate.
         """
-        cuts = [self._cuts[index] for index in indices]
+        cuts = [self._trimmed(self._cuts[index], epoch) for index in indices]
         if self._concatenation is not None:
             cuts = concatenated(cuts, self._concatenation)
         clean = [self._features(cut, epoch) for cut in cuts]
@@ -149,6 +156,14 @@ class AsrDataset:
             cut_ids=tuple(cut.id for cut in cuts),
             frame_tokens=torch.from_numpy(_padded(labels, NO_TARGET)),
         )
+
+    def _trimmed(self, cut: Cut, epoch: int) -> Cut:
+        """The utterance, or what is left of it when it is cut at its edges."""
+        if self._cut_edges:
+            rng = utterance_rng(self._seed, epoch, cut.id, "edges")
+            if rng.random() < self._cut_edges:
+                return cut_at_the_edges(cut, self._cache)
+        return cut
 
     def _frame_tokens(self, cut: Cut, features: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
         """Token of each encoder frame of one utterance, (T',); empty when not asked for."""

@@ -171,7 +171,7 @@ def _search_suffix(settings: DecodingSettings) -> str:
             suffix += f"-{method}-beam-size-{search.beam_size}"
         if method == "beam_search" and search.max_sym_per_frame is not None:
             suffix += f"-max-sym-per-frame-{search.max_sym_per_frame}"
-        return suffix + _lm_suffix(search)
+        return suffix + _lm_suffix(settings)
     max_sym = search.max_sym_per_frame or 1
     if not leaves_out:
         suffix += f"-context-{settings.context_size}"
@@ -180,10 +180,13 @@ def _search_suffix(settings: DecodingSettings) -> str:
     return suffix
 
 
-def _lm_suffix(search: SearchOptions) -> str:
+def _lm_suffix(settings: DecodingSettings) -> str:
     """The language models' part; the original names them only with --use-shallow-fusion."""
-    method = search.decoding_method
-    suffix = f"-{search.lm_type}-lm-scale-{search.lm_scale}" if method in LM_METHODS else ""
+    search = settings.search
+    method, lm_type = search.decoding_method, search.lm_type
+    if settings.encoder == "lstm" and lm_type == "rnn":
+        lm_type = "rnnlm"  # as that recipe calls it
+    suffix = f"-{lm_type}-lm-scale-{search.lm_scale}" if method in LM_METHODS else ""
     if "LODR" in method:
         suffix += f"-LODR-{search.tokens_ngram}gram-scale-{search.ngram_lm_scale}"
     elif method in NGRAM_METHODS:

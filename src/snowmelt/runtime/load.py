@@ -16,16 +16,11 @@ Invariant: torch is imported inside functions only, when a model that needs it i
 
 import dataclasses
 import logging
-from collections.abc import Container, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from snowmelt.checkpoint.experiment import (
-    ExperimentConfig,
-    load_experiment,
-    numbered_checkpoints,
-)
+from snowmelt.checkpoint.experiment import ExperimentConfig, load_experiment
 from snowmelt.checkpoint.heads import MAIN_HEAD
 from snowmelt.core.errors import CheckpointError
 from snowmelt.presets.models import ModelConfig, ZipformerConfig
@@ -40,6 +35,7 @@ from snowmelt.runtime.load_onnx import load_onnx
 from snowmelt.runtime.model_files import ModelFiles
 from snowmelt.runtime.model_in import model_in
 from snowmelt.runtime.vocabulary import require_vocabulary, tokenizer_beside
+from snowmelt.runtime.weights_choice import WeightsChoice
 from snowmelt.search.methods import SearchOptions
 from snowmelt.text.tokenizer import Tokenizer, vocabulary_hash
 
@@ -56,64 +52,8 @@ __all__ = [
 
 _logger = logging.getLogger(__name__)
 
-# As many epochs as the original's decode.py averages; a shorter run averages what it has.
-_DEFAULT_AVG: Final = 9
-
 # What `export` makes of an average.
 _EXPORTED_NAME: Final = "pretrained.pt"
-
-
-@dataclass(frozen=True)
-class WeightsChoice:
-    """Which checkpoints of an experiment are averaged; names are the recipe's options.
-
-    Attributes:
-        epoch: last epoch, counted from 1; None for the newest one.
-        iteration: above 0, take checkpoint-<iteration>.pt and those before it, not epochs.
-        avg: how many epochs (or checkpoints); None for nine, or as many as there are.
-        use_averaged_model: average with the running means that training keeps, over all batches
-            of these epochs, and not only the models at their ends.
-    """
-
-    epoch: int | None = None
-    iteration: int = 0
-    avg: int | None = None
-    use_averaged_model: bool = True
-
-    def resolved(self, exp_dir: Path) -> "WeightsChoice":
-        """The same choice with every number filled in.
-
-        Raises:
-            CheckpointError: the experiment has no checkpoint.
-        """
-        if not exp_dir.is_dir():
-            raise CheckpointError(
-                f"the experiment {exp_dir} is no folder", "give the --exp-dir of a training"
-            )
-        if self.iteration > 0:
-            numbers = numbered_checkpoints(exp_dir, "checkpoint")
-            # The running mean needs one checkpoint more: the one before the first.
-            available = sum(n <= self.iteration for n in numbers) - self.use_averaged_model
-            return dataclasses.replace(self, avg=self.avg or max(1, min(_DEFAULT_AVG, available)))
-        epochs = numbered_checkpoints(exp_dir, "epoch")
-        epoch = self.epoch
-        if epoch is None:
-            epoch = max(epochs, default=0)
-        if epoch == 0:
-            raise CheckpointError(
-                f"{exp_dir} has no epoch-N.pt", "train at least one epoch, or choose --iter"
-            )
-        return dataclasses.replace(self, epoch=epoch, avg=self.avg or self._most(epoch, epochs))
-
-    def _most(self, epoch: int, epochs: Container[int]) -> int:
-        """How many epochs up to `epoch` can be averaged, at most the default."""
-        wanted = min(_DEFAULT_AVG, epoch)
-        for avg in range(wanted, 0, -1):
-            # The running mean needs the file before the first only, if there is one at all.
-            needed = (epoch - avg,) if self.use_averaged_model else range(epoch - avg + 1, epoch)
-            if all(number == 0 or number in epochs for number in needed):
-                return avg
-        return wanted  # whose files are then said to be missing
 
 
 class LoadedTransducer(NamedTuple):

@@ -1,21 +1,20 @@
-"""How do TorchScript files and a vocabulary become a model that can recognise?"""
+"""How do TorchScript files and a vocabulary become a model that can recognise?
+
+Invariant: torch is imported when the function is called.
+"""
 
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from snowmelt.core.errors import CheckpointError
 from snowmelt.runtime.backend import SpeechModel
-from snowmelt.runtime.backends.torchscript import (
-    ScriptModels,
-    script_facts,
-    scripted_backend,
-    traced_backend,
-)
 from snowmelt.runtime.model_files import ModelFiles
 from snowmelt.runtime.stored import stored_features, stored_tail
 from snowmelt.runtime.vocabulary import require_vocabulary, tokenizer_beside
 from snowmelt.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["load_torchscript"]
 
@@ -25,7 +24,7 @@ def load_torchscript(
     *,
     decode_chunk_len: int | None,
     tokenizer: Tokenizer | None,
-    device: torch.device,
+    device: "torch.device",
 ) -> SpeechModel:
     """A scripted model, or three traced files.
 
@@ -38,6 +37,13 @@ def load_torchscript(
     Raises:
         UserError: a file is missing, is no such program, or does not fit the vocabulary.
     """
+    from snowmelt.runtime.backends.torchscript import (
+        ScriptModels,
+        script_facts,
+        scripted_backend,
+        traced_backend,
+    )
+
     if isinstance(path, Path) and path.name.startswith("encoder"):
         rest = path.name.removeprefix("encoder")
         path = ModelFiles(path, path.with_name(f"decoder{rest}"), path.with_name(f"joiner{rest}"))

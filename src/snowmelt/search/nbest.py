@@ -23,7 +23,8 @@ from snowmelt.search.fast_beam_state import FastBeamState
 from snowmelt.search.lattice import Lattice, compat_lattice, whole_lattice
 from snowmelt.search.lattice_paths import SequenceTree, sampled_paths, sequence_values
 from snowmelt.search.method import SearchResult
-from snowmelt.search.scorer import FloatArray, IntArray, Scorer
+from snowmelt.search.scorer import IntArray, Scorer
+from snowmelt.search.second_pass import SecondPass
 from snowmelt.text.graph import DecodingGraph
 
 __all__ = ["NbestSearch", "oracle"]
@@ -32,7 +33,7 @@ _Symbol = TypeVar("_Symbol", int, str)
 
 
 @dataclass(frozen=True)
-class NbestSearch:
+class NbestSearch(SecondPass[FastBeamSearch, FastBeamState]):
     """The best of sequences sampled from a lattice; see `search.method.SearchMethod`.
 
     Attributes:
@@ -47,7 +48,6 @@ class NbestSearch:
         ConfigError: a value cannot be used.
     """
 
-    search: FastBeamSearch
     num_paths: int = 200
     nbest_scale: float = 0.5
     sums_paths: bool = False
@@ -60,24 +60,6 @@ class NbestSearch:
         if not self.nbest_scale > 0:
             raise ConfigError(f"nbest_scale must be above 0, got {self.nbest_scale}")
 
-    def init_state(self, scorer: Scorer) -> FastBeamState:
-        """State of a stream that has heard nothing."""
-        return self.search.init_state(scorer)
-
-    def step(
-        self,
-        scorer: Scorer,
-        encoder_proj: FloatArray,
-        lens: IntArray,
-        states: Sequence[FastBeamState],
-    ) -> list[FastBeamState]:
-        """Advance N streams; see `SearchMethod.step`."""
-        return self.search.step(scorer, encoder_proj, lens, states)
-
-    def result(self, scorer: Scorer, state: FastBeamState, *, is_final: bool) -> SearchResult:
-        """The best sequence at the end, the best path before; see `SearchMethod.result`."""
-        return self.n_best(scorer, state, is_final=is_final)[0]
-
     def n_best(self, scorer: Scorer, state: FastBeamState, *, is_final: bool) -> list[SearchResult]:
         """All sequences, the best first; before the end the best path alone."""
         if not is_final:
@@ -85,12 +67,6 @@ class NbestSearch:
             return [replace(self.search.result(scorer, state, is_final=False), num_stable=0)]
         hypotheses = sorted(self.hypotheses(state), key=lambda hypothesis: -hypothesis.log_prob)
         return hypotheses or [self.search.empty_result()]
-
-    def clear_result(
-        self, scorer: Scorer, state: FastBeamState, *, keep_history: bool
-    ) -> FastBeamState:
-        """A new segment; see `SearchMethod.clear_result`."""
-        return self.search.clear_result(scorer, state, keep_history=keep_history)
 
     def lattice(self, state: FastBeamState) -> Lattice:
         """The lattice of what was heard so far."""

@@ -20,7 +20,8 @@ import numpy as np
 from snowmelt.search.lm import LanguageModel, sentence_scores
 from snowmelt.search.method import ScoreParts, SearchResult
 from snowmelt.search.modified_beam import BeamState, ModifiedBeamSearch
-from snowmelt.search.scorer import FloatArray, IntArray, Scorer
+from snowmelt.search.scorer import Scorer
+from snowmelt.search.second_pass import SecondPass
 
 __all__ = ["RescoringSearch", "ranking"]
 
@@ -31,7 +32,7 @@ _LODR_SCALES: Final = tuple(i / 100 for i in range(5, 100, 5))
 
 
 @dataclass(frozen=True)
-class RescoringSearch:
+class RescoringSearch(SecondPass[ModifiedBeamSearch, BeamState]):
     """See `search.method.SearchMethod`.
 
     Attributes:
@@ -42,29 +43,10 @@ class RescoringSearch:
         lodr_scale: what its scores are multiplied by, for `result`; below 0.
     """
 
-    search: ModifiedBeamSearch
     lm: LanguageModel[Any]
     lm_scale: float
     lodr_lm: LanguageModel[Any] | None = None
     lodr_scale: float = 0.0
-
-    def init_state(self, scorer: Scorer) -> BeamState:
-        """State of a stream that has heard nothing."""
-        return self.search.init_state(scorer)
-
-    def step(
-        self,
-        scorer: Scorer,
-        encoder_proj: FloatArray,
-        lens: IntArray,
-        states: Sequence[BeamState],
-    ) -> list[BeamState]:
-        """Advance N streams; see `SearchMethod.step`."""
-        return self.search.step(scorer, encoder_proj, lens, states)
-
-    def result(self, scorer: Scorer, state: BeamState, *, is_final: bool) -> SearchResult:
-        """The best hypothesis so far; see `SearchMethod.result`."""
-        return self.n_best(scorer, state, is_final=is_final)[0]
 
     def n_best(self, scorer: Scorer, state: BeamState, *, is_final: bool) -> list[SearchResult]:
         """All hypotheses, the best first; arguments as `SearchMethod.result`."""
@@ -88,10 +70,6 @@ class RescoringSearch:
             for a in _LM_SCALES_WITH_LODR
             for b in _LODR_SCALES
         }
-
-    def clear_result(self, scorer: Scorer, state: BeamState, *, keep_history: bool) -> BeamState:
-        """The same stream with an empty result; the first pass's best hypothesis goes on alone."""
-        return self.search.clear_result(scorer, state, keep_history=keep_history)
 
 
 class _FirstPass:

@@ -296,6 +296,11 @@ class TrainingCorpus:
                     hint="add --speed-perturb 0, or prepare the copies too",
                 )
             cuts = with_speed_copies(cuts)
+        if data.cut_edges and self._has_stored_features:
+            raise DataError(
+                f"the stored features of {self._part.corpus} cannot be cut where its speech begins",
+                hint="add --on-the-fly-feats 1, or --cut-edges 0",
+            )
         kept, dropped = filter_cuts(
             cuts,
             self._tokenizer,
@@ -324,6 +329,7 @@ class TrainingCorpus:
             noise=self._noise,
             voice_augment=VoiceAugmentConfig(data.vtlp_warp, data.filter_augment_db),
             spec_augment=augment if self._part.enable_spec_aug else None,
+            cut_edges=data.cut_edges,
             max_tail_s=data.max_tail_s,
             has_frame_tokens=self._config.train.frame_loss_scale > 0.0,
             front_end=self._config.model.front_end,

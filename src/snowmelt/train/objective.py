@@ -24,10 +24,10 @@ from snowmelt.loss.rnnt import (
     rnnt_loss_pruned_joiner,
     rnnt_loss_smoothed,
 )
+from snowmelt.models.half_products import bf16_is_faster
 from snowmelt.models.joiner import Joiner
 from snowmelt.models.transducer import Transducer
 from snowmelt.presets.training import TrainConfig
-from snowmelt.train.half_products import bf16_is_faster
 
 __all__ = [
     "LossScales",

@@ -213,6 +213,8 @@ class Zipformer(nn.Module):
         """Training on the CPU: one utterance behind the other, see `packing`."""
         packing = packing_of(lens, math.lcm(2, *self._factors()))
         x = self._embedded(pack_features(x, x_lens, packing))  # (M, 1, C)
+        # The embedding saw two utterances where slots meet: what is infinite in one stays in it.
+        x = fill_slots(x, packing)
         windows = self._whole_windows(int(lens.max()), lens, packing)
         masks = feature_masks(x, self.encoder_dims, self.encoder_unmasked_dims, self._factors())
         outputs: list[Tensor] = []
