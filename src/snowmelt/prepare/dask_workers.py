@@ -6,6 +6,7 @@ with the block. Its workers must have snowmelt and see the same files under the 
 Invariant: as of `Workers`, results come in the order of the jobs, and are the same.
 """
 
+import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -102,6 +103,8 @@ class DaskWorkers:
         from distributed import Client, LocalCluster
 
         if self._client is None:
+            # Comings and goings inside a cluster are nobody's news.
+            logging.getLogger("distributed").setLevel(logging.WARNING)
             cluster: LocalCluster | str | None = self._address
             if cluster is None:
                 cluster = self._resources.enter_context(

@@ -32,7 +32,7 @@ __all__ = ["StartAudit", "audit_at_start", "memory_path", "remember_heard"]
 
 _logger = logging.getLogger(__name__)
 
-# A minute of one core; what is wrong with a whole corpus is heard in it.
+# Two minutes of one core; what is wrong with a whole corpus is heard in it.
 _MAX_HEARD_S: Final = 20 * 3600.0
 # Of a corpus that is not in memory: half a gigabyte of objects.
 _MAX_SEEN: Final = 100_000
