@@ -17,6 +17,7 @@ _PACKAGE = _ROOT / "src" / "snowmelt"
 _WITHOUT_TORCH = ["core", "presets", "audio", "text", "search", "runtime", "cli"]
 _TORCH_BACKENDS = [
     "snowmelt.runtime.backends.torch_eager",
+    "snowmelt.runtime.backends.torch_lm",
     "snowmelt.runtime.backends.torchscript",
 ]
 

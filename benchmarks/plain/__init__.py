@@ -7,6 +7,6 @@ channels first, regularisers in torch operations, ScaledAdam that stacks all par
 Invariant: the same classes, weights and losses; only how they are computed differs.
 """
 
-from benchmarks.plain.model import make_plain
+from benchmarks.plain.model import make_model_plain, make_plain
 
-__all__ = ["make_plain"]
+__all__ = ["make_model_plain", "make_plain"]

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from benchmarks.plain.optimizer import StackedScaledAdam
 from snowmelt.models.regularisers import activation, balancer
-from snowmelt.models.regularisers.activation import DoubleSwish, Dropout
+from snowmelt.models.regularisers.activation import DoubleSwish, DoubleSwishDropout, Dropout
 from snowmelt.models.regularisers.norm import BasicNorm
 from snowmelt.models.zipformer import attention_math
 from snowmelt.models.zipformer import encoder as zipformer_encoder
 from snowmelt.models.zipformer.convolution import ConvolutionModule
+from snowmelt.models.zipformer.packing import Packing
 from snowmelt.models.zipformer.subsampling import Conv2dSubsampling
 from snowmelt.models.zipformer.windows import (
     Windows,
@@ -26,18 +27,32 @@ from snowmelt.models.zipformer.windows import (
 from snowmelt.optim.scaled_adam import ScaledAdam
 from snowmelt.train.resume import TrainState
 
-__all__ = ["make_plain"]
+__all__ = ["make_model_plain", "make_plain"]
 
 
 def make_plain(state: TrainState) -> None:
     """Replace what is computed in another way than plain torch would."""
+    make_model_plain(state)
+    if isinstance(state.optimizer, ScaledAdam):
+        parameters = list(state.objective.parameters())
+        plain = StackedScaledAdam(parameters, lr=state.scheduler.get_lr()[0])
+        _replace(state, "optimizer", plain)
+        _replace(state.scheduler, "optimizer", plain)
+
+
+def make_model_plain(state: TrainState) -> None:
+    """The same without the optimiser, whose plain form does not clip: for runs that learn."""
     for module in (activation, balancer):
         _replace(module, "cpu_kernels_usable", lambda _: False)
     _replace(attention_math, "_trains_on_cpu", lambda *_: False)
+    _replace(zipformer_encoder, "_packs_utterances", lambda _: False)
     _replace(zipformer_encoder, "chunk_windows", _masked_chunks)
     _replace(zipformer_encoder, "full_windows", _masked_utterances)
     forwards: dict[type[nn.Module], Callable[..., Tensor]] = {
         DoubleSwish: lambda _, x: _RoundedDoubleSwish.apply(x),
+        DoubleSwishDropout: lambda self, x: F.dropout(
+            _RoundedDoubleSwish.apply(x), self.prob, self.training
+        ),
         Dropout: lambda self, x: F.dropout(x, self.prob, self.training),
         BasicNorm: _basic_norm,
         ConvolutionModule: _convolution_module,
@@ -46,11 +61,6 @@ def make_plain(state: TrainState) -> None:
     for part in state.objective.modules():
         if type(part) in forwards:
             _replace(part, "forward", forwards[type(part)].__get__(part))
-    if isinstance(state.optimizer, ScaledAdam):
-        parameters = list(state.objective.parameters())
-        plain = StackedScaledAdam(parameters, lr=state.scheduler.get_lr()[0])
-        _replace(state, "optimizer", plain)
-        _replace(state.scheduler, "optimizer", plain)
 
 
 def _replace(owner: Any, name: str, value: Any) -> None:
@@ -99,9 +109,9 @@ def _basic_norm(self: BasicNorm, x: Tensor) -> Tensor:
 
 
 def _convolution_module(
-    self: ConvolutionModule, x: Tensor, padding_mask: Tensor | None = None
+    self: ConvolutionModule, x: Tensor, padding_mask: Tensor | None, packing: Packing | None
 ) -> Tensor:
-    assert padding_mask is None
+    assert padding_mask is None and packing is None
     x = x.permute(1, 2, 0)  # (N, C, T)
     x = self.pointwise_conv1(x)
     x = F.glu(self.deriv_balancer1(x.transpose(1, 2)).transpose(1, 2), dim=1)

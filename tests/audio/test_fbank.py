@@ -225,6 +225,17 @@ def test_the_last_frame_finds_its_mirrored_samples(num_frames: int) -> None:
     np.testing.assert_array_equal(frames, fbank(samples, config)[stream.num_discarded :])
 
 
+@pytest.mark.parametrize("snip_edges", [False, True])
+@pytest.mark.parametrize("sample_rate", [8000, 16000])
+def test_the_samples_that_frames_need_are_the_fewest(sample_rate, snip_edges):
+    config = FbankConfig(sample_rate=sample_rate, snip_edges=snip_edges)
+    assert config.num_samples_needed(0) == 0
+    for num_frames in (1, 2, 7, 39):
+        needed = config.num_samples_needed(num_frames)
+        assert config.num_whole_frames(needed) == num_frames
+        assert config.num_whole_frames(needed - 1) == num_frames - 1
+
+
 def test_overlapping_windows_compute_no_frame_twice(monkeypatch):
     """Chunks of 32 with 7 frames of overlap: a block of 32 each, if the sound is there."""
     from snowmelt.audio import fbank as module

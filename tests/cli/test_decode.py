@@ -1,9 +1,14 @@
 """`snowmelt decode`: a line a test set, the original's files, one line for mistakes."""
 
+import importlib
+import json
+
 import pytest
 
+from snowmelt.checkpoint.experiment import load_experiment
 from tests.cli.scored import recogs, score, scored_experiment
 from tests.runtime.tiny import TINY_LSTM
+from tests.runtime.tiny_lm import save_tiny_lm
 
 
 @pytest.fixture
@@ -31,6 +36,7 @@ def test_lines_and_files(exp_dir, capsys):
     for kind in ("recogs", "errs", "wer-summary"):
         for split in ("test", "dev"):
             assert f"{kind}-noise-{split}-{suffix}.txt" in names
+    assert {f"ctm-noise-dev-{suffix}.ctm", f"results-noise-test-{suffix}.json"} <= names
     assert any(name.startswith(f"log-decode-{suffix}-") for name in names)
     ids = [line.split(":")[0] for line in recogs(exp_dir, "greedy_search", "noise-dev").split()]
     assert {"dev-0", "dev-1", "dev-2"} <= set(ids)
@@ -93,6 +99,7 @@ def test_batches_change_no_word(exp_dir, max_duration, capsys):
         (["--decoding-method", "greedy_search,beam"], "unknown decoding method 'beam'"),
         (["--avg", "1,3"], "epoch 2 has no 3 epochs"),
         (["--hotwords-file", "nowhere.txt"], "nowhere.txt does not exist"),
+        (["--num-nbest", "0"], "not a whole number of at least 1"),
     ],
 )
 def test_mistakes_are_one_line(exp_dir, options, reason, capsys):
@@ -129,6 +136,46 @@ def test_a_beam_of_one_is_greedy_search(exp_dir, capsys):
     )
 
 
+def test_the_oracle_has_fewer_errors_than_any_choice(exp_dir, capsys):
+    options = ["--splits", "test", "--num-paths", "50", "--nbest-scale", "0.1"]
+    methods = ["fast_beam_search_nbest", "fast_beam_search_nbest_oracle"]
+    assert score("decode", exp_dir, *options, "--decoding-method", ",".join(methods)) == 0
+    table = capsys.readouterr().out.splitlines()[-2:]
+    best, oracle = (float(line.split()[-1]) for line in table)
+    assert oracle < best
+    (path,) = (exp_dir / methods[1]).glob("errs-*")
+    assert "-nbest-scale-0.1-num-paths-50-" in path.name
+
+
+def _results(exp_dir, folder):
+    (path,) = (exp_dir / folder).glob("results-noise-test-*.json")
+    return json.loads(path.read_text())
+
+
+def test_results_tell_how_they_came_about(exp_dir, capsys):
+    method = ["--splits", "test", "--decoding-method", "modified_beam_search"]
+    assert score("decode", exp_dir, *method, "--num-nbest", "3") == 0
+    whole = _results(exp_dir, "modified_beam_search")
+    assert [len(utterance["nbest"]) for utterance in whole["utterances"]] == [3, 3, 3]
+    for utterance in whole["utterances"]:
+        scores = [entry["confidence"] for entry in utterance["nbest"]]
+        assert utterance["nbest"][0]["text"].split() == utterance["hyp"]
+        assert sum(scores) <= 1.0 and all(0 < share < 1 for share in scores)
+        ends = [utterance["timestamps"], utterance["token_ends"]]
+        assert all(0 < end - start <= 0.3201 for start, end in zip(*ends, strict=True))
+    assert whole["options"]["exp_dir"] == str(exp_dir) and whole["options"]["beam_size"] == 4
+    assert whole["settings"]["weights"]["epoch"] == 2
+    # Chunk by chunk with the same weights, and with others.
+    assert score("streaming-decode", exp_dir, *method, "--num-nbest", "3") == 0
+    chunks = _results(exp_dir, "streaming/modified_beam_search")
+    assert chunks["weights_sha256"] == whole["weights_sha256"]
+    assert [u["nbest"][0]["words"] for u in chunks["utterances"]] == [
+        u["nbest"][0]["words"] for u in whole["utterances"]
+    ]
+    assert score("decode", exp_dir, "--splits", "test", "--epoch", "1") == 0
+    assert _results(exp_dir, "greedy_search")["weights_sha256"] != whole["weights_sha256"]
+
+
 def test_beam_is_not_beam_size(exp_dir, capsys, caplog):
     method = ["--decoding-method", "modified_beam_search", "--splits", "test"]
     assert score("decode", exp_dir, *method, "--beam", "4") == 0
@@ -160,3 +207,42 @@ def test_an_experiment_that_is_not_there(tmp_path, capsys):
     assert score("decode", tmp_path / "nowhere") == 2
     err = capsys.readouterr().err
     assert "nowhere" in err and len(err.splitlines()) == 1
+
+
+def _lm_method(exp_dir, monkeypatch, *, streaming=False):
+    """Options of a rescoring method; what it recognises is counted."""
+    save_tiny_lm(exp_dir / "lm", "rnn", load_experiment(exp_dir)[1])
+    name = "streaming_decode" if streaming else "decode"
+    module = importlib.import_module(
+        "snowmelt.evaluate." + ("streaming" if streaming else "decode")
+    )
+    calls, recognise = [], getattr(module, name)
+    monkeypatch.setattr(module, name, lambda *a, **k: (calls.append(1), recognise(*a, **k))[1])
+    lm = ["--lm-type", "rnn", "--lm-exp-dir", str(exp_dir / "lm"), "--beam-size", "6"]
+    return calls, [*lm, "--decoding-method", "modified_beam_search_lm_rescore"]
+
+
+@pytest.mark.parametrize("command", ["decode", "streaming-decode"])
+def test_one_decoding_serves_all_scales(exp_dir, command, monkeypatch, capsys):
+    streaming = command == "streaming-decode"
+    calls, options = _lm_method(exp_dir, monkeypatch, streaming=streaming)
+    options += ["--splits", "dev", "--num-nbest", "3"]
+    assert score(command, exp_dir, *options, "--lm-scale", "0,0.5,5") == 0
+    assert len(calls) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:4] for line in lines[3:]] == [
+        ["epoch", "avg", "method", "lm_scale"],
+        *(["2", "2", "modified_beam_search_lm_rescore", scale] for scale in ("0", "0.5", "5")),
+    ]
+    folder = exp_dir / ("streaming" if streaming else "") / "modified_beam_search_lm_rescore"
+    together = {path.name: path.read_text() for path in folder.glob("recogs-*")}
+    lists = {path.name: json.loads(path.read_text()) for path in folder.glob("results-*.json")}
+    assert len(together) == len(lists) == 3 and len(set(together.values())) > 1
+    for path in folder.iterdir():
+        path.unlink()
+    for scale in ("0", "0.5", "5"):
+        assert score(command, exp_dir, *options, "--lm-scale", scale) == 0
+    assert {path.name: path.read_text() for path in folder.glob("recogs-*")} == together
+    for path in folder.glob("results-*.json"):
+        alone = json.loads(path.read_text())
+        assert alone["utterances"] == lists[path.name]["utterances"]

@@ -7,14 +7,20 @@ import numpy as np
 import pytest
 
 from snowmelt.cli.lm_options import load_lms
-from snowmelt.cli.recognition_options import add_search_options, search_options
+from snowmelt.cli.recognition_options import (
+    add_model_options,
+    add_search_options,
+    search_options,
+)
 from snowmelt.core.errors import ConfigError
+from snowmelt.runtime.backends.torch_lm import TorchLm
 from snowmelt.search.methods import LanguageModels
 from snowmelt.text.arpa import write_arpa
 from snowmelt.text.grammar import grammar_from_arpa
 from snowmelt.text.kneser_ney import estimate_kneser_ney
 from snowmelt.text.symbols import SymbolTable
 from snowmelt.text.tokenizer import build_chars
+from tests.runtime.tiny_lm import save_tiny_lm
 
 _TOKENIZER = build_chars(["AB"])
 _METHOD = "modified_beam_search_"
@@ -22,6 +28,7 @@ _METHOD = "modified_beam_search_"
 
 def lms_of(method: str, *arguments: str) -> LanguageModels:
     parser = argparse.ArgumentParser()
+    add_model_options(parser)
     add_search_options(parser)
     method = _METHOD + method
     args = parser.parse_args(
@@ -79,5 +86,34 @@ def test_missing_models_are_named(tmp_path: Path) -> None:
 
 def test_other_types_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        lms_of("lm_rescore", "--lm-type", "rnn")
-    assert "'rnn' is no type of language model that can be read" in capsys.readouterr().err
+        lms_of("lm_rescore", "--lm-type", "gru")
+    assert "'gru' is no type of language model that can be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("lm_type", ["rnn", "transformer"])
+def test_neural_models_are_read(tmp_path: Path, lm_type: str) -> None:
+    save_tiny_lm(tmp_path, lm_type, _TOKENIZER)
+    arguments = ("--lm-type", lm_type, "--lm-exp-dir", str(tmp_path))
+    for method in ("lm_shallow_fusion", "lm_rescore"):
+        (lm, ngram) = lms_of(method, *arguments)
+        assert isinstance(lm, TorchLm) and ngram is None
+    (chosen, _) = lms_of("lm_rescore", *arguments, "--lm-epoch", "2", "--lm-avg", "2")
+    assert chosen is not None
+    assert chosen.scores([chosen.start()]) != pytest.approx(lm.scores([lm.start()]))
+    with pytest.raises(ConfigError, match=r"no 3gram\.arpa \(hint: of a neural model say which, "):
+        lms_of("lm_rescore", "--lm-exp-dir", str(tmp_path))
+
+
+def test_sizes_of_the_original_are_compared(tmp_path: Path) -> None:
+    for lm_type in ("rnn", "transformer"):
+        save_tiny_lm(tmp_path / lm_type, lm_type, _TOKENIZER)
+    rnn = ("--lm-type", "rnn", "--lm-exp-dir", str(tmp_path / "rnn"))
+    right = ("--lm-vocab-size", "6", "--rnn-lm-hidden-dim", "8", "--rnn-lm-tie-weights", "1")
+    # Those of the other type are not looked at, nor is what the original needs for its methods.
+    lms_of("lm_rescore", *rnn, *right, "--transformer-lm-nhead", "7", "--use-shallow-fusion", "1")
+    with pytest.raises(ConfigError, match="has hidden_dim 8, not 2048"):
+        lms_of("lm_rescore", *rnn, "--rnn-lm-hidden-dim", "2048")
+    transformer = ("--transformer-lm-exp-dir", str(tmp_path / "transformer"))
+    lms_of("lm_rescore", "--lm-type", "transformer", *transformer, "--transformer-lm-nhead", "2")
+    with pytest.raises(ConfigError, match="modified_beam_search_lm_rescore needs a language model"):
+        lms_of("lm_rescore", "--lm-type", "rnn", *transformer)

@@ -230,7 +230,7 @@ def test_misuse_is_one_line(models, encoder, sounds, tmp_path, capsys):
         (["--checkpoint", checkpoint], "tokens.txt does not exist"),
         (["--checkpoint", checkpoint, "--tokens", small], "of another shape"),
         ([*scripted_with(scripted, small)], "has 30 tokens, the vocabulary 3"),
-        ([*onnx[:6], "--tokens", small], "has 30 tokens, the vocabulary 3"),
+        ([*onnx[:6], "--tokens", small], "has 30 tokens, the vocabulary given 3"),
         (["--checkpoint", models / "exp" / "epoch-3.pt", "--tokens", small], "is not the one that"),
         (["--checkpoint", checkpoint, "--tokens", text], "line 1 is 'no model'"),
         (["--checkpoint", checkpoint, "--bpe-model", text], "line 1 is 'no model'"),

@@ -6,6 +6,7 @@ import pytest
 
 from snowmelt.cli.main import main
 from snowmelt.data.corpora import open_corpus
+from snowmelt.text.tokenizer import load_tokenizer, prepared_vocabulary
 from tests.data.audit.planted import corpus
 
 
@@ -44,6 +45,34 @@ def test_a_folder_of_sounds_becomes_a_corpus_that_passes(
     assert (data / "audit" / "mine" / "report.html").exists()
 
 
+def test_a_vocabulary_on_request(listed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = listed.parent.parent / "data"
+    words = ["--tokenizer", "bpe", "--vocab-size", "280", "--byte-fallback"]
+    assert _prepare(listed, *words) == 0
+    assert "vocabulary: 280 bpe" in capsys.readouterr().err
+    tokenizer = load_tokenizer(prepared_vocabulary(data, "own"))
+    assert tokenizer.decode(tokenizer.encode("ONE Ж")) == "ONE Ж"
+    # What is not asked for again stays.
+    assert _prepare(listed) == 0
+    assert prepared_vocabulary(data, "own").exists()
+
+
+def test_a_corpus_in_shards(listed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = listed.parent.parent / "data"
+    assert _prepare(listed) == 0
+    words = ["prepare", "shar", "own", "--data-dir", str(data), "--nj", "1", "--shard-size", "30"]
+    assert main(words) == 0
+    err = capsys.readouterr().err
+    assert "own-shar is prepared in" in err and "train: 40 utterances, 0.0" in err
+    assert main([*words, "--name", "feats", "--content", "features", "--splits", "dev"]) == 0
+    assert main(["prepare", "audit", "own-shar", "--data-dir", str(data), "--nj", "1"]) == 0
+    assert "Nothing was found" in capsys.readouterr().out
+    # A shard that is gone is a defect of all its utterances.
+    (data / "own-shar" / "train" / "recording.000001.tar").unlink()
+    assert main(["prepare", "audit", "own-shar", "--data-dir", str(data), "--nj", "1"]) == 2
+    assert "unreadable: 10, training must not" in capsys.readouterr().out
+
+
 def test_an_audit_that_forbids_training(listed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = listed.parent.parent / "data"
     assert _prepare(listed) == 0
@@ -70,6 +99,18 @@ def test_an_audit_that_forbids_training(listed: Path, capsys: pytest.CaptureFixt
         (["own", "--recordings", "r.jsonl.gz"], "--recordings and --supervisions belong together"),
         (["own", "--transcripts", "x.tsv", "--name", "../x"], "no name of a corpus"),
         (["own", "--transcripts", "x.tsv", "--dev-share", "1"], "is no share"),
+        (["shar", "digits"], "composes its training utterances anew"),
+        (["shar", "own", "--name", "an4"], "'an4' is no name of a new corpus"),
+        (["own", "--transcripts", "x.tsv", "--dask-address", "a:1"], "add --executor dask"),
+        (
+            ["audit", "own", "--executor", "dask", "--dask-address", "a:1", "--nj", "2"],
+            "--nj has no meaning with --dask-address",
+        ),
+        (["own", "--transcripts", "x.tsv", "--byte-fallback"], "(hint: add --tokenizer bpe)"),
+        (
+            ["own", "--transcripts", "x.tsv", "--tokenizer", "chars", "--vocab-size", "9"],
+            "--vocab-size is an option of BPE vocabularies",
+        ),
     ],
 )
 def test_mistakes_are_one_line(

@@ -1,5 +1,7 @@
 """`snowmelt streaming-decode`: the words of `snowmelt decode`, chunk by chunk."""
 
+import json
+
 import pytest
 
 from tests.cli.scored import recogs, score, scored_experiment
@@ -52,9 +54,30 @@ def test_files_have_the_originals_names(exp_dir, capsys):
     assert "RTF" in log.read_text()
 
 
+def test_latency_is_printed_and_kept(any_exp_dir, capsys):
+    exp_dir = any_exp_dir
+    assert score("streaming-decode", exp_dir, "--splits", "dev") == 0
+    (plain,) = capsys.readouterr().out.splitlines()
+    assert score("streaming-decode", exp_dir, "--splits", "dev", "--latency") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == plain
+    assert all(line.startswith("[noise-dev-greedy_search] ") for line in lines)
+    assert "first partial from the start of the sound" in lines[2]
+    assert "real-time factor" in lines[-1]
+    (path,) = (exp_dir / "streaming" / "greedy_search").glob("latency-noise-dev-*.json")
+    content = json.loads(path.read_text())
+    assert f"%WER {content['wer']:.2f}%" in plain
+    assert content["latency"]["emission_delay_s"] is None
+    assert [len(u["updates"]) > 0 for u in content["utterances"]] == [True] * 3
+
+
 def test_mistakes_are_one_line(exp_dir, capsys):
     assert score("streaming-decode", exp_dir, "--num-decode-streams", "0") == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+    oracle = ["--decoding-method", "fast_beam_search_nbest_oracle"]
+    assert score("streaming-decode", exp_dir, *oracle) == 2
+    err = capsys.readouterr().err
+    assert "chooses by what was really said" in err and len(err.splitlines()) == 1
     assert score("streaming-decode", exp_dir, "--decode-chunk-len", "24") == 2
     err = capsys.readouterr().err
     assert "must be a multiple of 16" in err and len(err.splitlines()) == 1

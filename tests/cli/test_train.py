@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from lhotse import CutSet
 
 from snowmelt.checkpoint.experiment import load_experiment
 from snowmelt.cli.main import build_parser, main
 from snowmelt.data import corpora
 from snowmelt.models.joiner import Joiner
 from snowmelt.train.step import Learner
+from tests.data.audit import planted
 from tests.train.noise import NAMES, NoiseCorpus
 
 _TINY = {
@@ -189,3 +191,26 @@ def test_inf_check_names_the_first_bad_module(data_dir, capsys, monkeypatch):
     first = next(line for line in err.splitlines() if "is not finite" in line)
     assert "joiner" in first and "the first of this batch" in first
     assert "training is stopped" in err.splitlines()[-1]
+
+
+def test_a_corpus_is_audited_before_training(data_dir, capsys):
+    assert _train(data_dir, "--num-epochs", "1") == 0
+    assert "Audit of noise: 16 utterances, all heard: nothing was" in capsys.readouterr().err
+
+
+def test_training_does_not_start_on_what_an_audit_forbids(data_dir, capsys):
+    folder = data_dir / "mine"
+    cuts = planted.corpus(folder / "sound")
+    for split, those in cuts.items():
+        CutSet.from_cuts(those).to_file(folder / f"mine_cuts_{split}.jsonl")
+    (folder / "sound" / "train-05.wav").unlink()
+    words = ["--corpus", "mine", "--tokenizer", "words"]
+    assert _train(data_dir, *words) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("snowmelt: error: training must not start on mine: 1 missing; the first")
+    assert "--audit 0 trains all the same" in last
+    assert not (data_dir.parent / "exp").exists()
+    # Without an audit it starts, and comes to the missing file.
+    assert _train(data_dir, *words, "--audit", "0") == 2
+    err = capsys.readouterr().err
+    assert "Audit of" not in err and "train-05.wav does not exist" in err

@@ -16,6 +16,8 @@ from snowmelt.audio.read import read_audio
 from snowmelt.cli.main import main
 from snowmelt.runtime.load import load_model
 from snowmelt.runtime.recognizer import OnlineRecognizer
+from tests.runtime.subtitle_files import read_srt, read_vtt
+from tests.runtime.test_formats import read_ctm
 from tests.runtime.tiny import TINY_MODELS, make_experiment, noise
 
 _GOOD = ("mono.wav", "stereo.wav", "eight.wav", "cd.flac", "opus.opus", "tiny.wav")
@@ -96,6 +98,26 @@ def test_json_has_words_tokens_and_times(exp_dir, sounds, expected, capsys):
         assert " ".join(word["word"] for word in result["words"]) == result["text"]
         assert len(result["tokens"]) == len(result["timestamps"]) == len(result["token_logprobs"])
         assert result["is_final"] is True
+
+
+def test_ctm_has_a_line_a_word(exp_dir, sounds, expected, capsys):
+    names = [sounds / name for name in ("mono.wav", "missing.wav", "eight.wav")]
+    assert _transcribe(exp_dir, *names, "--format", "ctm") == 2
+    rows = read_ctm(capsys.readouterr().out)
+    for name in (names[0], names[2]):
+        words = [row[4] for row in rows if row[0] == str(name)]
+        assert " ".join(words) == expected[str(name)]
+    assert [row[0] for row in rows] == sorted((row[0] for row in rows), reverse=True)
+
+
+@pytest.mark.parametrize(("suffix", "read"), [("srt", read_srt), ("vtt", read_vtt)])
+def test_subtitles_of_a_file(exp_dir, sounds, expected, capsys, suffix, read):
+    assert _transcribe(exp_dir, sounds / "mono.wav", "--format", suffix) == 0
+    cues = read(capsys.readouterr().out)
+    assert " ".join(cue.text for cue in cues).split() == expected[str(sounds / "mono.wav")].split()
+    # What cannot be heard leaves no file, not even a head.
+    assert _transcribe(exp_dir, sounds / "missing.wav", "--format", suffix) == 2
+    assert capsys.readouterr().out == ""
 
 
 def test_a_checkpoint_file_is_a_model_too(exp_dir, sounds, capsys):
@@ -214,6 +236,10 @@ def test_an_empty_folder_is_said(exp_dir, tmp_path, capsys):
         (["a.wav", "--epoch", "7"], "has no epoch-7.pt"),
         (["a.wav", "--num-threads", "0"], "not a whole number"),
         (["a.wav", "--format", "xml"], "invalid choice"),
+        (["a.wav", "--format", "ctm", "--live"], "ctm needs the end of the sound"),
+        (["--microphone", "--format", "srt"], "srt needs the end of the sound"),
+        (["a.wav", "b.wav", "--format", "vtt"], "there are 2 inputs"),
+        (["a.wav", "--method", "fast_beam_search_nbest_oracle"], "chooses by what was really said"),
         (["a.wav", "--iter", "-3"], "not a whole number"),
         (["a.wav", "--blank-penalty", "nan"], "not a finite number"),
         (["a.wav", "--decode-chunk-len", "1000000"], "at most"),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from lhotse import MonoCut
+from lhotse import MonoCut, Recording, SupervisionSegment
 from lhotse.supervision import AlignmentItem
 
 from snowmelt.audio.fbank import PADDING_VALUE, FbankConfig, fbank
@@ -100,6 +100,23 @@ def test_tail_is_digital_silence_of_varying_length(cuts: list[MonoCut]) -> None:
         assert (batch.features[0, :97] > floor + 1).any(dim=1).all()
     assert len(num_frames) > 15
     assert 100 <= min(num_frames) < 110 and 140 < max(num_frames) <= 150
+
+
+def test_some_utterances_begin_with_their_first_sound(tmp_path: Path) -> None:
+    tone = 0.3 * np.sin(np.arange(8000) / 5)
+    sound = np.concatenate([np.zeros(8000), tone, np.zeros(4000)])
+    soundfile.write(tmp_path / "a.wav", sound, 16000)
+    cut = Recording.from_file(tmp_path / "a.wav").to_cut()
+    cut.supervisions = [SupervisionSegment("a", cut.recording_id, 0.0, cut.duration, text="A B")]
+    dataset = AsrDataset([cut], LetterTokenizer(), cut_edges=0.5)
+    batches = [dataset.get([0], epoch) for epoch in range(40)]
+    # 1.25 s, or the half second of the tone.
+    num_frames = [int(batch.feature_lens[0]) for batch in batches]
+    assert set(num_frames) == {125, 50} and 10 < num_frames.count(50) < 30
+    assert all(batch.token_ids.tolist() == batches[0].token_ids.tolist() for batch in batches)
+    again = AsrDataset([cut], LetterTokenizer(), cut_edges=0.5).get([0], 3)
+    assert torch.equal(again.features, batches[3].features)
+    assert dataset.durations == [1.25]
 
 
 def test_data_sets_can_share_a_cache(cuts: list[MonoCut], tmp_path: Path) -> None:

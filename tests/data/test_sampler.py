@@ -187,3 +187,43 @@ def test_impossible_settings(
 ) -> None:
     with pytest.raises(DataError, match=message):
         DurationBatchSampler(durations, **{"max_duration": 10.0, **options})
+
+
+_shards = st.lists(st.sampled_from([f"shard{n}" for n in range(40)]), min_size=30, max_size=200)
+
+
+@settings(deadline=None, derandomize=True)
+@given(shards=_shards, epoch=st.integers(0, 3), world_size=st.integers(1, 3))
+def test_shards_are_read_a_few_at_a_time(shards: list[str], epoch: int, world_size: int) -> None:
+    durations = [1.0 + n % 7 for n in range(len(shards))]
+
+    def batches(rank: int, **changes: object) -> list[list[int]]:
+        options: dict[str, object] = {"shards": shards, "world_size": world_size, "rank": rank}
+        return DurationBatchSampler(durations, 20.0, **{**options, **changes}).batches(epoch)  # type: ignore[arg-type]
+
+    ranks = [batches(rank) for rank in range(world_size)]
+    assert ranks == [batches(rank) for rank in range(world_size)]
+    given_out = Counter(i for those in ranks for batch in those for i in batch)
+    assert set(given_out) == set(range(len(shards)))
+    assert sum(given_out.values()) - len(shards) < world_size
+    # What has been left is never come back to: at no time are there more than those of two windows.
+    seen: list[str] = []
+    steps = [[i for batch in step for i in batch] for step in zip(*ranks, strict=True)]
+    for step in steps:
+        seen += [shards[i] for i in step]
+    last = {shard: n for n, shard in enumerate(seen)}
+    first = {shard: seen.index(shard) for shard in last}
+    for n in range(len(seen)):
+        assert sum(first[s] <= n <= last[s] for s in last) <= 16
+
+
+def test_shards_come_in_a_new_order_and_are_mixed() -> None:
+    shards = [f"shard{n // 50}" for n in range(2000)]
+    sampler = DurationBatchSampler([1.0 + n % 5 for n in range(2000)], 30.0, shards=shards)
+    orders = [[shards[i] for batch in sampler.batches(n) for i in batch] for n in (1, 2)]
+    assert list(dict.fromkeys(orders[0])) != list(dict.fromkeys(orders[1]))
+    # A batch has utterances of several shards.
+    assert max(len({shards[i] for i in batch}) for batch in sampler.batches(1)) > 2
+    # Without shuffling there is nothing to hold together.
+    plain = DurationBatchSampler([1.0, 3.0, 2.0], 9.0, shuffle=False, shards=["b", "a", "b"])
+    assert plain.batches(0) == DurationBatchSampler([1.0, 3.0, 2.0], 9.0, shuffle=False).batches(0)

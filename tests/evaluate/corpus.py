@@ -8,7 +8,9 @@ import numpy as np
 import soundfile
 from lhotse import CutSet, Recording, SupervisionSegment
 
-from snowmelt.evaluate.utterances import Utterance
+from snowmelt.evaluate.utterances import Hypothesis, Utterance
+from snowmelt.runtime.recognizer import RecognitionResult
+from snowmelt.runtime.words import Word
 from tests.runtime.fakes import HIGH, LOW, burst, silence
 from tests.runtime.tiny import noise
 
@@ -29,6 +31,40 @@ def tone_utterances(spoken: Sequence[Sequence[int]]) -> list[Utterance]:
         load = lambda sound=sound: (16000, sound)  # noqa: E731
         utterances.append(Utterance(f"u{n}", text, len(sound) / 16000, load))
     return utterances
+
+
+def utterance(utterance_id: str, text: str, speaker: str = "") -> Utterance:
+    """One whose sound nobody asks for."""
+
+    def load() -> tuple[int, np.ndarray]:
+        raise NotImplementedError
+
+    return Utterance(utterance_id, text.split(), 10.0, load, speaker=speaker)
+
+
+def hypothesis(utterance: Utterance, *texts: str) -> Hypothesis:
+    """Recognised words, the best first; a word of a token in every second."""
+    return Hypothesis(utterance, tuple(_recognised(text, -n) for n, text in enumerate(texts)))
+
+
+def _recognised(text: str, log_prob: float) -> RecognitionResult:
+    words = text.split()
+    times = tuple(float(n) for n in range(len(words)))
+    return RecognitionResult(
+        text=text,
+        tokens=tuple(f"▁{word}" for word in words),
+        timestamps=times,
+        token_ends=tuple(time + 0.32 for time in times),
+        token_logprobs=(-0.5,) * len(words),
+        words=tuple(
+            Word(word, time, time + 0.32, 0.6) for word, time in zip(words, times, strict=True)
+        ),
+        start_time=0.0,
+        is_final=True,
+        stable_text=text,
+        log_prob=log_prob,
+        confidence=0.5,
+    )
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ def _utterances() -> list[Utterance]:
 def test_whole_utterances_give_the_words(max_duration):
     recognizer = OfflineRecognizer(fake_model())
     rows = decode(recognizer, _utterances(), max_duration=max_duration)
-    assert [row[0] for row in rows] == ["u0", "u1", "u2", "u3", "u4"]
-    assert all(said == heard for _, said, heard in rows)
+    assert [row.utterance.utterance_id for row in rows] == ["u0", "u1", "u2", "u3", "u4"]
+    assert all(said == heard for _, said, heard in (row.row for row in rows))
 
 
 @pytest.mark.parametrize("num_decode_streams", [1, 3, 2000])
@@ -32,8 +32,9 @@ def test_chunks_give_the_words(num_decode_streams, chunk_len):
     recognizer = OnlineRecognizer(fake_model(chunk_len))
     rows = streaming_decode(recognizer, _utterances(), num_decode_streams=num_decode_streams)
     whole = decode(OfflineRecognizer(fake_model(chunk_len)), _utterances(), max_duration=5.0)
-    assert rows == whole
-    assert all(said == heard for _, said, heard in rows)
+    assert [row.nbest for row in rows] == [row.nbest for row in whole]
+    assert [row.row for row in rows] == [row.row for row in whole]
+    assert all(said == heard for _, said, heard in (row.row for row in rows))
 
 
 def test_batches_hold_at_most_max_duration_of_padded_sound():

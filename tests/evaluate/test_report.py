@@ -11,6 +11,7 @@ from snowmelt.evaluate.report import (
 )
 from snowmelt.runtime.load import WeightsChoice
 from snowmelt.search.methods import SearchOptions
+from tests.evaluate.corpus import hypothesis, utterance
 
 _EPOCHS = WeightsChoice(epoch=30, avg=9)
 
@@ -112,6 +113,17 @@ _EPOCHS = WeightsChoice(epoch=30, avg=9)
             "-3gram-lm-scale-0.3-use-averaged-model",
         ),
         (
+            DecodingSettings(
+                _EPOCHS,
+                32,
+                2,
+                SearchOptions("modified_beam_search_lm_shallow_fusion", lm_type="rnn"),
+                encoder="lstm",
+            ),
+            "epoch-30-avg-9-modified_beam_search_lm_shallow_fusion-beam-size-4"
+            "-rnnlm-lm-scale-0.3-use-averaged-model",
+        ),
+        (
             DecodingSettings(_EPOCHS, 32, 2, SearchOptions("modified_beam_search_ngram_rescoring")),
             "epoch-30-avg-9-streaming-chunk-size-32-modified_beam_search_ngram_rescoring"
             "-beam-size-4-2gram-ngram-lm-scale-0.01-use-averaged-model",
@@ -123,7 +135,7 @@ def test_suffix(settings, suffix):
 
 
 def test_files_and_line(tmp_path):
-    rows = [("u1", ["A", "B"], ["A", "C"]), ("u2", ["D"], ["D"])]
+    rows = [hypothesis(utterance("u1", "A B"), "A C"), hypothesis(utterance("u2", "D"), "D")]
     settings = DecodingSettings(_EPOCHS, 32, 2)
     score = write_report(rows, "test", settings, tmp_path)
     assert str(score) == "[test-greedy_search] %WER 33.33% [1 / 3, 0 ins, 0 del, 1 sub ]"

@@ -9,7 +9,7 @@ from snowmelt.data import corpora
 from snowmelt.evaluate.report import DecodingSettings
 from snowmelt.evaluate.score import score_splits
 from snowmelt.runtime.load import WeightsChoice
-from tests.evaluate.corpus import NoiseCorpus
+from tests.evaluate.corpus import NoiseCorpus, hypothesis
 from tests.runtime.tiny import make_experiment
 
 
@@ -29,7 +29,7 @@ def _score(exp_dir, tmp_path, splits, corpus="noise", is_streaming=False):
     return [
         str(score)
         for score in score_splits(
-            lambda utterances: [(u.utterance_id, u.words, ["A"]) for u in utterances],
+            lambda utterances: [hypothesis(u, "A") for u in utterances],
             settings,
             weights="mean of epoch-2.pt, epoch-3.pt",
             exp_dir=exp_dir,
@@ -37,6 +37,7 @@ def _score(exp_dir, tmp_path, splits, corpus="noise", is_streaming=False):
             data_dir=tmp_path / "data",
             manifest_dir=tmp_path / "manifests",
             splits=splits,
+            about={"weights_sha256": "12ab"},
         )
     ]
 
@@ -49,6 +50,8 @@ def test_each_split_has_its_files_and_line(exp_dir, tmp_path):
     ]
     names = [path.name for path in (exp_dir / "greedy_search").iterdir()]
     assert sum(name.startswith("recogs-noise-test-epoch-3-avg-2-") for name in names) == 1
+    for kind in ("ctm", "results"):
+        assert sum(name.startswith(f"{kind}-noise-dev-epoch-3-avg-2-") for name in names) == 1
     (log,) = (exp_dir / "greedy_search").glob("log-decode-epoch-3-avg-2-*")
     assert "Weights: mean of epoch-2.pt, epoch-3.pt" in log.read_text()
     assert "noise-dev: 3 utterances, 2.7 s of sound" in log.read_text()

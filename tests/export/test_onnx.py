@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import sherpa_onnx
 import soundfile
 
-from snowmelt.audio.tail import tail_samples
+from benchmarks.foreign import sherpa_results
 from snowmelt.core.errors import CheckpointError, SnowmeltError
 from snowmelt.export.run import Forms, Source, export
 from snowmelt.export.verify import TOLERANCE, compare, verify
@@ -189,26 +188,16 @@ def test_same_words_in_sherpa_onnx(exported, search):
     model = load_model(exported)
     expected = _results(OnlineRecognizer(model, search=search), _sounds())
     is_greedy = isinstance(search, GreedySearch)
-    foreign = sherpa_onnx.OnlineRecognizer.from_transducer(
-        tokens=str(exported / "tokens.txt"),
-        **{p: str(exported / f"{p}-pretrained.onnx") for p in ("encoder", "decoder", "joiner")},
-        num_threads=1,
-        decoding_method="greedy_search" if is_greedy else "modified_beam_search",
-        max_active_paths=4,
+    found = sherpa_results(
+        {p: exported / f"{p}-pretrained.onnx" for p in ("encoder", "decoder", "joiner")},
+        exported / "tokens.txt",
+        model,
+        _sounds(),
+        "greedy_search" if is_greedy else "modified_beam_search",
     )
-    streams = []
-    for sound in _sounds():
-        tail = tail_samples(len(sound), 32, model.backend.front_end.window_overlap)
-        stream = foreign.create_stream()
-        # It decodes a window when one frame more than the window is there.
-        stream.accept_waveform(16000, np.concatenate([sound, np.zeros(tail + 160, np.float32)]))
-        stream.input_finished()
-        streams.append(stream)
-    while ready := [stream for stream in streams if foreign.is_ready(stream)]:
-        foreign.decode_streams(ready)
-    for stream, result in zip(streams, expected, strict=True):
-        assert foreign.get_result(stream).split() == result.text.split()
-        np.testing.assert_allclose(foreign.timestamps(stream), result.timestamps, atol=1e-3)
+    for foreign, result in zip(found, expected, strict=True):
+        assert foreign.text.split() == result.text.split()
+        np.testing.assert_allclose(foreign.timestamps, result.timestamps, atol=1e-3)
 
 
 def test_transcribe_works_without_torch(exported, tmp_path):
@@ -299,7 +288,7 @@ def test_a_damaged_set_is_named(exported, tmp_path):
     with pytest.raises(CheckpointError, match="takes chunks of 32 frames, not of 64"):
         load_model(copy, decode_chunk_len=64)
     (copy / "tokens.txt").write_text("<blk> 0\n<sos/eos> 1\n<unk> 2\n")
-    with pytest.raises(CheckpointError, match="has 30 tokens, the vocabulary 3"):
+    with pytest.raises(CheckpointError, match="has 30 tokens, the vocabulary beside it 3"):
         load_model(copy)
     model = _graph(copy, "encoder")
     del model.metadata_props[:]

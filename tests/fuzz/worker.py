@@ -10,6 +10,8 @@ Invariant: a case is a function of its number. Nothing may look a name up for a 
 be the door to code in a file.
 """
 
+import contextlib
+import io
 import json
 import resource
 import signal
@@ -52,8 +54,9 @@ def _outcome(folder: Path, case: int) -> dict[str, Any]:
     healthy = path.read_bytes()
     path.write_bytes(DAMAGES[damage](healthy, np.random.default_rng((_SEED, case))))
     _looked_up.clear()
+    printed = io.StringIO()
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stdout(printed):
             warnings.simplefilter("error")  # a warning is a second line
             LOADERS[name](path)
         outcome, text = "loaded", ""
@@ -63,6 +66,8 @@ def _outcome(folder: Path, case: int) -> dict[str, Any]:
         outcome, text = "failed", traceback.format_exc()
     finally:
         path.write_bytes(healthy)
+    if printed.getvalue():
+        outcome, text = "failed", f"a library printed {printed.getvalue()}"
     if _looked_up:
         outcome, text = "failed", f"a pickle looked up {_looked_up}"
     return {"case": case, "file": name, "damage": damage, "outcome": outcome, "text": text}

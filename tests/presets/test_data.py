@@ -19,6 +19,7 @@ def test_data_settings_that_must_be_positive(name: str) -> None:
     ("settings", "message"),
     [
         ({"duration_factor": 0.5}, "duration_factor is 0.5, it must be at least 1"),
+        ({"cut_edges": 1.5}, "cut_edges is 1.5, it must be from 0 to 1"),
         ({"gap": -1.0}, "gap is -1.0, it must not be negative"),
         ({"musan_min_snr_db": 21.0}, "musan_min_snr_db is 21, above musan_max_snr_db, 20"),
         ({"mini_libri": True}, "Cannot set both mini-libri and full-libri flags to True"),

@@ -1,6 +1,7 @@
 """Bundles: the words of the experiment from every form; every mutation gives one clear line."""
 
 import copy
+import json
 import shutil
 import subprocess
 import sys
@@ -123,6 +124,22 @@ def test_what_it_says_of_itself(bundle, archive):
         assert [(r.test_set, r.wer) for r in training.results] == [("digits-test", 12.5)]
         assert default_search(path).blank_penalty == BLANK_PENALTY
         assert load_model(path).search.blank_penalty == BLANK_PENALTY
+
+
+def test_info(archive, damaged, capsys):
+    (damaged / "joiner.onnx").write_bytes(b"nothing")
+    for path, form in ((archive, "file"), (damaged, "folder")):
+        assert main(["info", str(path), "--json"]) == 0
+        facts = json.loads(capsys.readouterr().out)
+        assert (facts["kind"], facts["form"], facts["licence"]) == ("bundle", form, "CC0-1.0")
+        assert facts["training"]["results"][0]["wer"] == 12.5
+        intact = {file["file"]: file["intact"] for file in facts["files"]}
+        assert intact.pop("joiner.onnx") is (path == archive)
+        assert len(intact) == 5 and all(intact.values())
+    # Beside others in a folder, the one bundle is what the folder means.
+    assert main(["info", str(archive.parent)]) == 0
+    assert "kind: bundle" in capsys.readouterr().out
+    assert load_model(archive.parent).weights == f"{archive} (ONNX)"
 
 
 def test_what_is_asked_for_chooses_the_form(bundle, archive, exp_dir, tmp_path):

@@ -13,6 +13,7 @@ from snowmelt.presets.frames import LSTM_FRONT_END, ZIPFORMER_FRONT_END
 from snowmelt.runtime.backend import SpeechModel
 from snowmelt.runtime.recognizer import OfflineRecognizer, OnlineRecognizer
 from snowmelt.runtime.stream import OnlineStream
+from snowmelt.runtime.words import token_ends
 from snowmelt.search.fast_beam import FastBeamSearch
 from snowmelt.search.greedy import GreedySearch
 from snowmelt.search.method import SearchResult
@@ -361,3 +362,36 @@ def test_words_of_a_graph_have_times_and_stay_when_their_tokens_do():
     assert found.text == found.stable_text == " ".join(word.text for word in found.words)
     assert seen[0] == [" ".join(renamed[w] for w in text.split()) for text in seen[1]]
     assert len(set(seen[0])) > 1
+
+
+def test_an_n_best_list_begins_with_the_result():
+    model = fake_model()
+    search = ModifiedBeamSearch(beam=4)
+    online, offline = (
+        OnlineRecognizer(model, search=search),
+        OfflineRecognizer(model, search=search),
+    )
+    stream, whole = online.create_stream(), offline.create_stream()
+    for one in (stream, whole):
+        one.accept_waveform(16000, _SOUND)
+    stream.input_finished()
+    _drain(online, stream)
+    offline.decode_stream(whole)
+    nbest = online.get_nbest(stream, None)
+    assert nbest == offline.get_nbest(whole, None)
+    assert len(nbest) == 3 and nbest[0] == online.get_result_all(stream)
+    assert sum(result.confidence for result in nbest) == pytest.approx(1.0)
+    shares = [np.exp(result.log_prob - nbest[0].log_prob) for result in nbest]
+    assert [r.confidence / nbest[0].confidence for r in nbest] == pytest.approx(shares)
+    # The shares are of all hypotheses, however many are asked for.
+    assert online.get_nbest(stream, 2) == nbest[:2]
+
+
+def test_a_search_of_one_path_has_its_mean_probability():
+    recognizer = OfflineRecognizer(fake_model())
+    stream = recognizer.create_stream()
+    stream.accept_waveform(16000, _SOUND)
+    recognizer.decode_stream(stream)
+    (result,) = recognizer.get_nbest(stream, 5)
+    assert result.confidence == pytest.approx(np.exp(np.mean(result.token_logprobs)))
+    assert result.token_ends == token_ends(result.timestamps)

@@ -34,7 +34,7 @@ def test_tokens_in_another_order_are_refused(exported, tmp_path, name):
     tokens = [line.split()[0] for line in path.read_text().splitlines()]
     tokens[7], tokens[8] = tokens[8], tokens[7]
     path.write_text("".join(f"{token} {i}\n" for i, token in enumerate(tokens)))
-    with pytest.raises(CheckpointError, match=rf"beside .*{name} has other tokens, or another"):
+    with pytest.raises(CheckpointError, match=rf"for .*{name} has other tokens, or another"):
         load_model(folder / name, device="cpu")
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snowmelt.runtime.words import graph_words, timed_words
+from snowmelt.runtime.words import confidence, graph_words, timed_words, token_ends
 from snowmelt.text.tokenizer import BpeTokenizer
 
 _TOKENS = ["<blk>", "<sos/eos>", "<unk>", "▁", "▁THE", "▁CA", "T", "S"]
@@ -44,6 +44,15 @@ def test_a_word_ends_where_the_next_token_begins_or_soon_after_its_last():
     ]
 
 
+def test_bytes_are_spelled_in_a_word():
+    tokens = ["▁ca", "f", "<0xC3>", "<0xA9>", "▁", "<0xE4>", "<0xB8>", "<0x96>", "▁", "<0xE4>"]
+    words = timed_words(tokens, [0.1 * n for n in range(10)], [0.0] * 10)
+    assert [word.text for word in words] == ["café", "世"]
+    tokenizer = BpeTokenizer(["<blk>", "<sos/eos>", "<unk>", *dict.fromkeys(tokens)], None)
+    ids = [tokenizer.id_to_token.index(token) for token in tokens]
+    assert tokenizer.decode(ids) == "café 世"
+
+
 def test_no_tokens_no_words():
     assert timed_words([], [], []) == ()
 
@@ -67,3 +76,13 @@ def test_words_of_a_graph_of_sounds_begin_where_they_were_given():
     # A step without a token.
     assert graph_words(["CATS"], [0.24], [], [], []) == (("CATS", 0.24, 0.24, 1.0),)
     assert graph_words([], [], tokens, times, logprobs) == ()
+
+
+def test_a_token_lasts_until_the_next_and_never_long():
+    assert token_ends([0.0, 0.04, 0.04, 1.0]) == (0.04, 0.04, 0.36, 1.32)
+    assert token_ends([]) == ()
+
+
+def test_confidence_is_that_of_the_middle():
+    assert confidence([-0.2, -0.4]) == pytest.approx(math.exp(-0.3))
+    assert confidence([]) == 1.0

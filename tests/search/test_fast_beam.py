@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snowmelt.core.errors import ConfigError
-from snowmelt.search.fast_beam import FastBeamSearch, FastBeamState
+from snowmelt.search.fast_beam import FastBeamSearch
+from snowmelt.search.fast_beam_state import FastBeamState
 from snowmelt.search.lattice import compat_lattice
 from snowmelt.search.method import SearchResult, search_whole
 from snowmelt.search.scorer import FloatArray, IntArray

@@ -1,5 +1,6 @@
 """Names and options of the command line give the searches they mean."""
 
+import numpy as np
 import pytest
 
 from snowmelt.core.errors import ConfigError
@@ -8,7 +9,7 @@ from snowmelt.search.context_graph import build_context_graph
 from snowmelt.search.fast_beam import FastBeamSearch
 from snowmelt.search.greedy import GreedySearch
 from snowmelt.search.lm import WeightedLms
-from snowmelt.search.method import SearchMethod
+from snowmelt.search.method import SearchMethod, search_whole
 from snowmelt.search.methods import (
     GRAPH_METHODS,
     LM_METHODS,
@@ -21,8 +22,9 @@ from snowmelt.search.methods import (
 from snowmelt.search.modified_beam import ModifiedBeamSearch
 from snowmelt.search.nbest import NbestSearch
 from snowmelt.search.rescoring import RescoringSearch
-from snowmelt.text.graph import trivial_graph
+from snowmelt.text.graph import graph_from_k2_arcs, trivial_graph
 from tests.search.fake_lms import toy_neural_lm, toy_ngram_lm
+from tests.search.fakes import RandomScorer, frames_batch
 from tests.search.test_fast_beam import random_graph
 
 _LMS = LanguageModels(toy_neural_lm(), toy_ngram_lm())
@@ -84,6 +86,68 @@ def test_every_name_is_a_search(name):
     options = SearchOptions(name, ngram_lm_scale=-0.1)
     search: SearchMethod = build_search(options, graph=graph, lms=_LMS)
     assert all(hasattr(search, verb) for verb in ("init_state", "step", "result", "clear_result"))
+
+
+class _Recording(RandomScorer):
+    """Remembers the histories that it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(vocab_size=6, unk_id=2)
+        self.contexts: list[list[int]] = []
+
+    def decode(self, contexts):
+        self.contexts += contexts.tolist()
+        return super().decode(contexts)
+
+
+@pytest.mark.parametrize("name", METHOD_NAMES)
+def test_every_search_begins_with_the_history_of_training(name):
+    graph = _any_words(6) if name in GRAPH_METHODS else None
+    search = build_search(SearchOptions(name, ngram_lm_scale=-0.1), graph=graph, lms=_LMS)
+    scorer = _Recording()
+    search_whole(search, scorer, *frames_batch(1))
+    assert scorer.contexts[0] == [-1, 0]
+    assert [0, 0] not in scorer.contexts
+
+
+class _EdgeScorer(RandomScorer):
+    """J = V: the frame is the logits."""
+
+    def decode(self, contexts):
+        return np.zeros((len(contexts), self.vocab_size), np.float32)
+
+    def join(self, encoder_proj, decoder_proj):
+        return encoder_proj + decoder_proj
+
+
+@pytest.mark.parametrize("splits", [[9], [1, 7, 1]])
+@pytest.mark.parametrize("name", METHOD_NAMES)
+def test_no_search_loses_what_is_said_on_the_first_or_last_frame(name, splits):
+    graph = _any_words(6) if name in GRAPH_METHODS else None
+    options = SearchOptions(name, max_sym_per_frame=1, ngram_lm_scale=0.0, lm_scale=0.0)
+    search = build_search(options, graph=graph, lms=_LMS)
+    scorer = _EdgeScorer(vocab_size=6)
+    frames = np.zeros((1, 9, 6), np.float32)
+    frames[0, :, 0] = 9.0
+    frames[0, 0, 3] = frames[0, 8, 4] = 18.0
+    states = [search.init_state(scorer)]
+    for piece in np.split(frames, np.cumsum(splits)[:-1], axis=1):
+        states = search.step(scorer, piece, np.array([piece.shape[1]]), states)
+    (state,) = states
+    result = search.result(scorer, state, is_final=True)
+    assert (result.tokens, result.timestamps) == ((3, 4), (0, 8))
+
+
+def _any_words(vocab_size):
+    """Every token is a word, all may follow all."""
+    arcs = [(0, 0, label) for label in range(1, vocab_size)] + [(0, 1, -1)]
+    words = list(range(1, vocab_size))
+    return graph_from_k2_arcs(
+        np.array(arcs),
+        np.zeros(len(arcs), np.float32),
+        np.array([*range(vocab_size), vocab_size - 1]),
+        np.array(words, dtype=np.int64),
+    )
 
 
 def test_options_reach_the_graph_searches():

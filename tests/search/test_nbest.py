@@ -8,7 +8,7 @@ import pytest
 from snowmelt.core.errors import ConfigError
 from snowmelt.search.fast_beam import FastBeamSearch
 from snowmelt.search.lattice_paths import sampled_paths
-from snowmelt.search.method import SearchResult, search_whole
+from snowmelt.search.method import n_best, search_whole
 from snowmelt.search.nbest import NbestSearch, oracle
 from snowmelt.text.graph import trivial_graph
 from tests.search.fakes import RandomScorer, ToyScorer, frames_batch, toy_batch
@@ -36,12 +36,12 @@ def test_oracle_as_the_original() -> None:
     search, scorer = nbest(ilme_scale=0.1, icefall_compat=True), ToyScorer()
     states = search.step(scorer, encoder_proj, lens, [search.init_state(scorer)] * 2)
     # Sequences at the same distance are as good: 2 4 1 5 and 4 3 are the original's.
-    nearest = [
-        oracle(search.hypotheses(state), reference)
-        for state, reference in zip(states, [[2, 4, 1], [3, 3]], strict=True)
-    ]
-    assert nearest[0].tokens == (2, 4, 1, 5)
-    assert len(nearest[1].tokens) <= 2 and 3 in nearest[1].tokens
+    nearest = []
+    for state, reference in zip(states, [[2, 4, 1], [3, 3]], strict=True):
+        sequences = [hypothesis.tokens for hypothesis in search.hypotheses(state)]
+        nearest.append(sequences[oracle(sequences, reference)])
+    assert nearest[0] == (2, 4, 1, 5)
+    assert len(nearest[1]) <= 2 and 3 in nearest[1]
 
 
 def test_where_nothing_can_end_the_original_finds_nothing() -> None:
@@ -157,11 +157,24 @@ def test_nothing_heard_is_nothing_said() -> None:
 
 
 def test_oracle_prefers_fewer_substitutions_then_the_last() -> None:
-    def hypothesis(*tokens: int) -> SearchResult:
-        return SearchResult(tokens, (0,) * len(tokens), (0.0,) * len(tokens), None, 0.0, 0)
+    assert oracle([[1, 9, 3], [1, 3], [2, 3], [9]], [1, 2, 3]) == 2
+    assert oracle([["A"], ["A", "B"], ["B"]], ["A", "B"]) == 1
 
-    hypotheses = [hypothesis(1, 9, 3), hypothesis(1, 3), hypothesis(2, 3), hypothesis(9)]
-    assert oracle(hypotheses, [1, 2, 3]).tokens == (2, 3)
+
+def test_n_best_begins_with_the_result() -> None:
+    scorer = RandomScorer(vocab_size=5, seed=7)
+    search = nbest()
+    encoder_proj, lens = frames_batch(9)
+    (state,) = search.step(scorer, encoder_proj, lens, [search.init_state(scorer)])
+    found = n_best(search, scorer, state, is_final=True)
+    scores = [hypothesis.log_prob for hypothesis in found]
+    assert len(found) > 5 and scores == sorted(scores, reverse=True)
+    assert {h.tokens for h in found} == {h.tokens for h in search.hypotheses(state)}
+    assert found[0] == search.result(scorer, state, is_final=True)
+    # Before the end, and where a search knows one path, there is that one.
+    assert len(n_best(search, scorer, state, is_final=False)) == 1
+    best = search.search.result(scorer, state, is_final=True)
+    assert n_best(search.search, scorer, state, is_final=True) == [best]
 
 
 @pytest.mark.parametrize(

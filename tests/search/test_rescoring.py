@@ -6,7 +6,7 @@ import pytest
 from snowmelt.search.lm import sentence_scores
 from snowmelt.search.method import search_whole
 from snowmelt.search.modified_beam import ModifiedBeamSearch
-from snowmelt.search.rescoring import RescoringSearch
+from snowmelt.search.rescoring import RescoringSearch, ranking
 from tests.search.fake_lms import HistoryLm, toy_neural_lm
 from tests.search.fakes import RandomScorer, ToyScorer, frames_batch, toy_batch
 
@@ -50,6 +50,18 @@ def test_the_highest_sum_wins_whatever_its_length(seed):
     assert result.timestamps == by_tokens[result.tokens].timestamps
 
 
+def test_the_hypotheses_come_by_their_sums():
+    scorer, lm = RandomScorer(seed=1), HistoryLm(4, 1)
+    search = RescoringSearch(ModifiedBeamSearch(6), lm, 0.8)
+    state = _searched(search, scorer)
+    found = search.n_best(scorer, state, is_final=True)
+    sums = [hypothesis.log_prob for hypothesis in found]
+    assert len(found) == 6 and sums == sorted(sums, reverse=True)
+    assert found[0] == search.result(scorer, state, is_final=True)
+    before_the_end = search.n_best(scorer, state, is_final=False)
+    assert before_the_end == search.search.n_best(scorer, state, is_final=False)
+
+
 def test_nothing_is_rescored_before_the_end():
     scorer, first_pass = RandomScorer(), ModifiedBeamSearch(6)
     search = RescoringSearch(first_pass, HistoryLm(4), 5.0)
@@ -65,7 +77,8 @@ def test_a_scale_of_zero_is_the_most_probable_hypothesis():
     state = _searched(search, scorer)
     hypotheses = first_pass.n_best(scorer, state, is_final=True)
     best = max(hypotheses, key=lambda h: h.log_prob)
-    assert search.result(scorer, state, is_final=True) == best
+    result = search.result(scorer, state, is_final=True)
+    assert (result.tokens, result.log_prob) == (best.tokens, best.log_prob)
 
 
 def test_all_scales_of_the_original_have_a_key():
@@ -97,3 +110,17 @@ def test_streams_go_on_with_the_first_passes_best():
     assert cleared.codes.tolist() == expected.codes.tolist()
     assert search.result(scorer, cleared, is_final=True).tokens == ()
     assert search_whole(search, scorer, np.zeros((1, 0, 1), np.float32), np.array([0]))
+
+
+def test_the_parts_of_a_score_rank_at_any_scale():
+    scorer, lm, lodr = RandomScorer(seed=2), HistoryLm(4, 1), HistoryLm(4, 2)
+    search = RescoringSearch(ModifiedBeamSearch(6), lm, 0.1, lodr, -0.05)
+    state = _searched(search, scorer)
+    found = search.n_best(scorer, state, is_final=True)
+    for weights in ((1.0, 2.0, -0.7), (1.0, 0.0, 0.0), (1.0, 0.5, -2.0)):
+        order, totals = ranking([hypothesis.score_parts for hypothesis in found], weights)
+        other = RescoringSearch(search.search, lm, weights[1], lodr, weights[2])
+        expected = other.n_best(scorer, state, is_final=True)
+        assert [found[i].tokens for i in order] == [h.tokens for h in expected]
+        assert [totals[i] for i in order] == [h.log_prob for h in expected]
+        assert [found[i].score_parts for i in order] == [h.score_parts for h in expected]

@@ -1,6 +1,7 @@
 """Do texts survive the way through ids and files, and do bad texts and files say what is wrong?"""
 
 import random
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import sentencepiece
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snowmelt.core.errors import DataError
+from snowmelt.core.errors import ConfigError, DataError
 from snowmelt.text.tokenizer import (
     BpeTokenizer,
     CharTokenizer,
@@ -16,6 +17,7 @@ from snowmelt.text.tokenizer import (
     WordTokenizer,
     build_chars,
     build_words,
+    joined_tokens,
     load_tokenizer,
     train_bpe,
     vocabulary_hash,
@@ -86,6 +88,71 @@ def test_bpe_training_repeats() -> None:
     again = train_bpe(iter(sentences()), 30)
     assert vocabulary_hash(again) == vocabulary_hash(BPE)
     assert again._model == BPE._model
+
+
+RUSSIAN = ["привет мир", "мир вам", "как дела", "дела хорошо", "привет как дела"] * 20
+BYTES = train_bpe([*RUSSIAN, "世 界"], 275, character_coverage=0.995, byte_fallback=True)
+
+
+def _tokens(tokenizer: Tokenizer, text: str) -> list[str]:
+    return [tokenizer.id_to_token[i] for i in tokenizer.encode(text)]
+
+
+def test_other_scripts() -> None:
+    for tokenizer in (train_bpe(RUSSIAN, 20), build_chars(RUSSIAN), build_words(RUSSIAN)):
+        for text in RUSSIAN:
+            ids = tokenizer.encode(text)
+            assert not {0, 1, 2} & set(ids)
+            assert tokenizer.decode(ids) == text
+    # Marks are characters of their own, and stay behind their letters.
+    hindi = build_chars(["नमस्ते दुनिया"])
+    assert hindi.decode(hindi.encode("दुनिया नमस्ते")) == "दुनिया नमस्ते"
+    chinese = build_chars(["你好世界"])
+    assert _tokens(chinese, "世界你好") == ["世", "界", "你", "好"]
+    assert chinese.decode(chinese.encode("世界你好")) == "世界你好"
+
+
+def test_what_is_rare_is_spelled_in_bytes(tmp_path: Path) -> None:
+    assert BYTES.id_to_token[:4] == ["<blk>", "<sos/eos>", "<unk>", "<0x00>"]
+    # The two rarest characters are left out.
+    assert _tokens(BYTES, "привет 世")[-4:] == ["▁", "<0xE4>", "<0xB8>", "<0x96>"]
+    BYTES.save(tmp_path)
+    for text in ("世", "привет 世界 мир", "naïve 你好 привет", "٣ नमस्ते 𝄞"):
+        ids = BYTES.encode(text)
+        assert BYTES.unk_id not in ids
+        assert load_tokenizer(tmp_path).decode(ids) == text
+    # Without bytes they are unknown.
+    covered = train_bpe([*RUSSIAN, "世 界"], 20, character_coverage=0.995)
+    assert covered.encode("世 界").count(2) == 2
+    complete = train_bpe([*RUSSIAN, "世 界"], 22)
+    assert complete.decode(complete.encode("世 界")) == "世 界"
+
+
+@given(st.text(max_size=6))
+def test_bytes_decode_as_sentencepiece_does(text: str) -> None:
+    # It also writes some characters in another way, and knows no blank but one.
+    normal = " ".join(unicodedata.normalize("NFKC", text).split())
+    assert BYTES._model is not None
+    reference = sentencepiece.SentencePieceProcessor(model_proto=BYTES._model)
+    if not any(special in normal for special in ("<blk>", "<sos/eos>", "▁")):
+        ids = BYTES.encode(normal)
+        assert BYTES.decode(ids).split() == reference.decode(ids).split()
+
+
+def test_a_character_appears_when_it_is_complete() -> None:
+    ids = BYTES.encode("мир 世界")
+    texts = [BYTES.decode(ids[:n]) for n in range(len(BYTES.encode("мир")), len(ids) + 1)]
+    assert list(dict.fromkeys(texts)) == ["мир", "мир 世", "мир 世界"]
+    # A broken one leaves no trace, and bytes make no blanks and no words.
+    assert joined_tokens(["▁a", "<0xE4>", "b", "<0xB8>"]) == "▁ab"
+    assert joined_tokens(["▁a", "<0x20>", "<0xE2>", "<0x96>", "<0x81>", "b", "<0x62>"]) == "▁abb"
+
+
+def test_coverage_has_bounds() -> None:
+    with pytest.raises(ConfigError, match=r"cannot cover 0\.9 of .* \(hint: choose 0\.98 to 1\)"):
+        train_bpe(RUSSIAN, 30, character_coverage=0.9)
+    with pytest.raises(DataError, match="choose another vocabulary size, 256 are bytes"):
+        train_bpe(RUSSIAN, 100, byte_fallback=True)
 
 
 def test_hashes_tell_vocabularies_apart() -> None:

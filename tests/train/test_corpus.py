@@ -3,15 +3,23 @@
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from lhotse import CutSet
+from lhotse.cut import Cut
 
+from snowmelt.audio.fbank import FbankConfig
 from snowmelt.checkpoint.experiment import ExperimentConfig
 from snowmelt.core.errors import DataError
+from snowmelt.data.cuts import AudioCache
 from snowmelt.presets.data import MixPart
 from snowmelt.text.tokenizer import Tokenizer
 from snowmelt.train.corpus import TrainingCorpora, TrainingCorpus
 from snowmelt.train.distributed import Ranks
+from tests.data.fakes import with_stored_features
+from tests.train.noise import NoiseCorpus
 
 
 def _corpora(
@@ -130,6 +138,102 @@ def test_speed_copies(data_dir: Path, config: ExperimentConfig, tokenizer: Token
     assert len(_corpus(config, tokenizer, data_dir).dataset(1)) == 24
 
 
+def test_utterances_are_cut_at_their_edges_in_training_alone(
+    data_dir: Path,
+    config: ExperimentConfig,
+    tokenizer: Tokenizer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cut_ids: list[str] = []
+
+    def watched(cut: Cut, cache: AudioCache) -> Cut:
+        cut_ids.append(cut.id)
+        return cut
+
+    monkeypatch.setattr("snowmelt.data.batch.cut_at_the_edges", watched)
+    for share in (0.0, 1.0):
+        data = replace(config.data, cut_edges=share)
+        corpus = _corpus(replace(config, data=data), tokenizer, data_dir)
+        batch = corpus.dataset(1).get([0, 1], 1)
+        corpus.dev()[0].get([0], 0)
+        assert cut_ids == (list(batch.cut_ids) if share else [])
+
+
+_STORED = 7.0
+
+
+@pytest.fixture
+def stored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> set[str]:
+    """Gives all utterances stored features, but for those whose ids are put into the set."""
+    without: set[str] = set()
+    cuts_of = NoiseCorpus.cuts
+
+    def cuts(self: NoiseCorpus, split: str, epoch: int = 0) -> CutSet:
+        cuts = cuts_of(self, split, epoch)
+        for cut in cuts:
+            if cut.id not in without:
+                rows = np.full((cut.num_samples // 160, 80), _STORED, np.float32)
+                with_stored_features(cut, tmp_path, rows)
+        return cuts
+
+    monkeypatch.setattr(NoiseCorpus, "cuts", cuts)
+    return without
+
+
+def _is_stored(corpus: TrainingCorpus) -> bool:
+    batches = [corpus.dataset(1).get([0], 1), corpus.dev()[0].get([0], 0)]
+    (is_stored,) = {bool((batch.features[0, :60] == _STORED).all()) for batch in batches}
+    return is_stored
+
+
+def test_features_are_taken_as_they_were_prepared(
+    data_dir: Path,
+    config: ExperimentConfig,
+    tokenizer: Tokenizer,
+    stored: set[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    config = replace(config, data=replace(config.data, enable_spec_aug=False))
+
+    def corpus(**changes: Any) -> TrainingCorpus:
+        caplog.clear()
+        changed = replace(config, data=replace(config.data, **changes))
+        with caplog.at_level(logging.INFO):
+            return _corpus(changed, tokenizer, data_dir)
+
+    assert _is_stored(corpus())
+    assert caplog.messages == [
+        "Features of noise: those that were stored (--on-the-fly-feats 1 computes them instead)"
+    ]
+    # What is asked for counts.
+    assert not _is_stored(corpus(on_the_fly_feats=True))
+    assert _is_stored(corpus(on_the_fly_feats=False))
+    assert caplog.messages == []
+    # Copies at another speed would have none.
+    assert not _is_stored(corpus(speed_perturb=True))
+    assert "computed from the sound, since the copies at 0.9" in caplog.text
+    with pytest.raises(DataError, match="no stored features of speed copies"):
+        _is_stored(corpus(speed_perturb=True, on_the_fly_feats=False))
+    stored.add("utt11")
+    assert not _is_stored(corpus())
+    assert "computed from the sound, since 11 of 12 utterances have stored ones" in caplog.text
+    stored |= set(ALL) | {f"utt{n:02d}" for n in range(8, 12)}
+    assert not _is_stored(corpus())
+    assert caplog.messages == []
+
+
+def test_stored_features_of_another_kind_are_not_taken(
+    data_dir: Path, config: ExperimentConfig, tokenizer: Tokenizer, stored: set[str]
+) -> None:
+    config = replace(
+        config,
+        model=replace(config.model, feature_dim=40),
+        features=FbankConfig(num_mel_bins=40),
+    )
+    features = _corpus(config, tokenizer, data_dir).dataset(1).get([0], 1).features
+    assert features.shape[2] == 40
+
+
 def test_what_is_left_out_is_said_once(
     data_dir: Path,
     config: ExperimentConfig,
@@ -175,3 +279,11 @@ def test_statistics_of_noise(
     mean, std = _corpus(config, tokenizer, data_dir).feature_statistics()
     assert -6.0 < mean < 6.0
     assert 0.5 < std < 5.0
+
+
+def test_stored_features_cannot_be_cut_at_the_edges(
+    data_dir: Path, config: ExperimentConfig, tokenizer: Tokenizer, stored: set[str]
+) -> None:
+    data = replace(config.data, cut_edges=0.5, on_the_fly_feats=False)
+    with pytest.raises(DataError, match="where its speech begins"):
+        _corpus(replace(config, data=data), tokenizer, data_dir).dataset(1)

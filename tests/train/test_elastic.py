@@ -28,9 +28,9 @@ from snowmelt.checkpoint.files import load_checkpoint
 from snowmelt.core.errors import ConfigError, DataError, TrainingError, UserError
 from snowmelt.text.tokenizer import Tokenizer
 from snowmelt.train import elastic
+from snowmelt.train.checkpoints import newest_checkpoint
 from snowmelt.train.distributed import any_rank, process_group, sum_over_ranks
 from snowmelt.train.elastic import is_lost_connection, launch, num_cores, restart_count
-from snowmelt.train.resume import newest_checkpoint
 from snowmelt.train.trainer import RunOptions
 from tests.train.checkpoints import differences
 from tests.train.members import command, environment, train_or_die

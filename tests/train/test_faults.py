@@ -18,9 +18,9 @@ from snowmelt.core.errors import CheckpointError, TrainingError, UserError
 from snowmelt.data.batch import AsrDataset, Batch
 from snowmelt.presets.models import LstmConfig
 from snowmelt.text.tokenizer import Tokenizer
+from snowmelt.train.checkpoints import newest_checkpoint
 from snowmelt.train.guard import select_rows
 from snowmelt.train.history import read_history
-from snowmelt.train.resume import newest_checkpoint
 from snowmelt.train.trainer import RunOptions, train
 from tests.train.checkpoints import differences
 from tests.train.noise import NoiseCorpus

@@ -8,6 +8,7 @@ import torch
 
 from snowmelt.checkpoint.experiment import ExperimentConfig
 from snowmelt.core.errors import CheckpointError, ConfigError, DataError, UserError
+from snowmelt.text.tokenizer import build_chars
 from snowmelt.train.elastic import num_cores
 from snowmelt.train.launch import RunPlan, default_exp_dir, prepare_run, run_settings, start_run
 from tests.train.checkpoints import write_position
@@ -68,6 +69,17 @@ def test_the_tokenizer_is_that_of_the_transcripts(data_dir: Path) -> None:
     plan.tokenizer.save(data_dir / "lang")
     given = _prepare(data_dir, bpe_model=data_dir / "lang" / "bpe.model")
     assert given.config.vocabulary_hash == plan.config.vocabulary_hash
+
+
+def test_a_prepared_vocabulary_is_taken(data_dir: Path) -> None:
+    # Another language's: what is taken is what lies there.
+    build_chars(["день ночь"]).save(data_dir / "noise" / "lang")
+    plan = _prepare(data_dir, takes_prepared_vocabulary=True)
+    assert plan.tokenizer.kind == plan.config.data.tokenizer == "chars"
+    assert "ж" not in plan.tokenizer.id_to_token and "н" in plan.tokenizer.id_to_token
+    assert _prepare(data_dir).tokenizer.kind == "words"
+    (data_dir / "noise" / "lang").rename(data_dir / "noise" / "away")
+    assert _prepare(data_dir, takes_prepared_vocabulary=True).tokenizer.kind == "words"
 
 
 def _settings(**changes: Any) -> ExperimentConfig:

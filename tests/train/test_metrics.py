@@ -27,4 +27,4 @@ def test_line_of_the_log() -> None:
 
 
 def test_no_frames_is_no_division_by_zero() -> None:
-    assert LossTotals().per_frame()["loss"] == 0.0
+    assert LossTotals().rates()["loss"] == 0.0

@@ -135,6 +135,31 @@ def test_a_delay_penalty_changes_both_losses_and_validation_has_none(
     assert losses.pruned_loss.item() == pytest.approx(plain.pruned_loss.sum().item(), rel=1e-6)
 
 
+def test_hidden_tokens_are_those_the_decoder_does_not_see(
+    config: ExperimentConfig,
+) -> None:
+    torch.manual_seed(1)
+    model = build_transducer(config.model, VOCAB).eval()
+    x, x_lens, y, y_lens, frame_tokens = _batch()
+    seen: list[torch.Tensor] = []
+    model.decoder.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
+    torch.manual_seed(4)
+    hidden = transducer_loss(model, x, x_lens, y, y_lens, context_dropout=0.5)
+    is_hidden = seen[0] < 0
+    assert 0 < is_hidden.sum() < is_hidden.numel()
+    full = torch.nn.functional.pad(y, (1, 0))
+    assert torch.equal(seen[0][~is_hidden], full[~is_hidden])
+    # The words to be said are still those of the transcript.
+    plain = transducer_loss(model, x, x_lens, y, y_lens)
+    assert torch.equal(seen[1], full) and torch.equal(plain.encoder_out, hidden.encoder_out)
+    assert not torch.equal(plain.pruned_loss, hidden.pruned_loss)
+
+    train = TrainConfig(context_dropout=0.5)
+    objective = TransducerObjective(model, train, encoder_dim=16, vocab_size=VOCAB).eval()
+    losses = objective(x, x_lens, y, y_lens, frame_tokens, 1)
+    assert losses.pruned_loss.item() == pytest.approx(plain.pruned_loss.sum().item(), rel=1e-6)
+
+
 def test_validation_weighs_the_losses_as_the_end_of_training_does(config: ExperimentConfig) -> None:
     objective = _objective(config).eval()
     first, last = objective(*_batch(), 1), objective(*_batch(), 10_000)

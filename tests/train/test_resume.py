@@ -14,15 +14,10 @@ from snowmelt.checkpoint.files import load_checkpoint, save_checkpoint
 from snowmelt.core.errors import CheckpointError
 from snowmelt.presets.data import MixPart
 from snowmelt.train.build import new_state
+from snowmelt.train.checkpoints import newest_checkpoint, set_aside_later
 from snowmelt.train.distributed import Ranks
 from snowmelt.train.metrics import LossTotals
-from snowmelt.train.resume import (
-    Progress,
-    TrainState,
-    newest_checkpoint,
-    seed_batch,
-    set_aside_later,
-)
+from snowmelt.train.resume import Progress, TrainState, seed_batch
 from tests.train.checkpoints import differences, write_position
 
 VOCAB = 6

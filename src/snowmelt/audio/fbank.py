@@ -24,7 +24,7 @@ import numpy.typing as npt
 from snowmelt.audio.samples import Float32Array, as_samples
 from snowmelt.core.errors import ConfigError
 
-__all__ = ["PADDING_VALUE", "FbankConfig", "OnlineFbank", "fbank"]
+__all__ = ["PADDING_VALUE", "FbankConfig", "OnlineFbank", "fbank", "mel_centres"]
 
 # What pads the features of shorter utterances in a batch, in the original too: lower than any
 # computed feature.
@@ -119,6 +119,12 @@ class FbankConfig:
         """Frames that lie within the first `num_samples` samples, more of which may follow."""
         beyond_first = num_samples + self.left_overhang - self.frame_length
         return 0 if beyond_first < 0 else 1 + beyond_first // self.frame_shift
+
+    def num_samples_needed(self, num_frames: int) -> int:
+        """Fewest first samples in which so many frames lie; 10 ms settings: 160 n + 120."""
+        if num_frames == 0:
+            return 0
+        return (num_frames - 1) * self.frame_shift - self.left_overhang + self.frame_length
 
 
 def fbank(samples: Float32Array, config: FbankConfig | None = None) -> Float32Array:
@@ -269,10 +275,20 @@ def _tables(config: FbankConfig) -> _Tables:
     return _Tables(window.astype(np.float32), shifted_window.astype(np.float32), tuple(bands))
 
 
+def mel_centres(config: FbankConfig) -> npt.NDArray[np.float64]:
+    """Frequency in Hz at the middle of each mel bin, (num_mel_bins,), rising."""
+    return 700.0 * np.expm1(_mel_edges(config)[1:-1] / 1127.0)
+
+
+def _mel_edges(config: FbankConfig) -> npt.NDArray[np.float64]:
+    """Ends and middles of the triangles on the mel scale, (num_mel_bins + 2,)."""
+    low, high = (1127.0 * np.log1p(f / 700.0) for f in (config.low_freq, config.top_freq))
+    return np.linspace(low, high, config.num_mel_bins + 2)
+
+
 def _mel_weights(config: FbankConfig) -> npt.NDArray[np.float64]:
     """(fft_size // 2 + 1, num_mel_bins) triangles, linear in mel = 1127 ln(1 + f / 700)."""
-    low, high = (1127.0 * np.log1p(f / 700.0) for f in (config.low_freq, config.top_freq))
-    edges = np.linspace(low, high, config.num_mel_bins + 2)
+    edges = _mel_edges(config)
     freqs = np.arange(config.fft_size // 2 + 1) * (config.sample_rate / config.fft_size)
     mels = 1127.0 * np.log1p(freqs / 700.0)[:, None]
     left, centre, right = edges[:-2], edges[1:-1], edges[2:]

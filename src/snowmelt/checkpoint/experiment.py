@@ -9,7 +9,7 @@ Invariant: knows no weights; imports no torch.
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, Protocol, TypeVar
 
 from snowmelt._version import __version__
 from snowmelt.audio.fbank import FbankConfig
@@ -21,7 +21,14 @@ from snowmelt.presets.models import ModelConfig, ZipformerConfig
 from snowmelt.presets.training import TrainConfig
 from snowmelt.text.tokenizer import Tokenizer, load_tokenizer, vocabulary_hash
 
-__all__ = ["ExperimentConfig", "load_experiment", "numbered_checkpoints", "save_experiment"]
+__all__ = [
+    "ExperimentConfig",
+    "Settings",
+    "load_experiment",
+    "numbered_checkpoints",
+    "read_experiment",
+    "save_experiment",
+]
 
 _CONFIG_NAME: Final = "config.yaml"
 _LANG_DIR: Final = "lang"
@@ -60,17 +67,41 @@ class ExperimentConfig:
             )
 
 
-def save_experiment(exp_dir: Path, config: ExperimentConfig, tokenizer: Tokenizer) -> None:
+class Settings(Protocol):
+    """What every experiment's dataclass of settings has."""
+
+    @property
+    def vocabulary_hash(self) -> str:
+        """Of the tokenizer; empty if it is not known."""
+
+
+SettingsT = TypeVar("SettingsT", bound=Settings)
+
+
+def save_experiment(exp_dir: Path, config: Settings, tokenizer: Tokenizer) -> None:
     """Write config.yaml and lang/ of an experiment, each file whole or not at all."""
     tokenizer.save(exp_dir / _LANG_DIR)
     write_text(exp_dir / _CONFIG_NAME, dump_yaml(to_dict(config)))
 
 
 def load_experiment(exp_dir: Path) -> tuple[ExperimentConfig, Tokenizer]:
-    """Read back what `save_experiment` wrote.
+    """Read back what `save_experiment` wrote of a transducer.
 
     Raises:
         UserError: a file is missing or damaged, or the tokenizer is not the one trained with.
+    """
+    return read_experiment(exp_dir, ExperimentConfig)
+
+
+def read_experiment(exp_dir: Path, kind: type[SettingsT]) -> tuple[SettingsT, Tokenizer]:
+    """Read back what `save_experiment` wrote.
+
+    Args:
+        exp_dir: the experiment.
+        kind: the class of its settings.
+
+    Raises:
+        UserError: as `load_experiment`.
     """
     path = require_file(
         exp_dir / _CONFIG_NAME,
@@ -82,7 +113,13 @@ def load_experiment(exp_dir: Path) -> tuple[ExperimentConfig, Tokenizer]:
         settings = load_yaml(path)
         if not settings:  # not the defaults: a training writes all it knows
             raise ConfigError(f"{path} is empty", "copy it from where the model was trained")
-        config = from_dict(ExperimentConfig, settings)
+        model = settings.get("model")
+        if kind is ExperimentConfig and isinstance(model, dict) and "lm_type" in model:
+            raise ConfigError(
+                f"{path} is of a language model, not of a transducer",
+                "name its folder with --lm-exp-dir",
+            )
+        config = from_dict(kind, settings)
     except ConfigError as error:
         # Settings are named by their place in the file only.
         where = "" if str(path) in error.message else f"{path}: "

@@ -10,6 +10,7 @@ from typing import Final
 __all__ = [
     "add_bool",
     "finite_float",
+    "finite_floats",
     "natural_int",
     "parse_bool",
     "positive_float",
@@ -136,6 +137,19 @@ def finite_float(word: str) -> float:
     if not abs(number) <= _MAX_FLOAT:
         raise argparse.ArgumentTypeError(f"{word!r} is not a finite number")
     return number
+
+
+def finite_floats(word: str) -> tuple[float, ...]:
+    """Different finite numbers, separated by commas.
+
+    Raises:
+        argparse.ArgumentTypeError: they are not.
+
+    Example:
+        >>> finite_floats("0.1,0.2")
+        (0.1, 0.2)
+    """
+    return tuple(finite_float(part) for part in words(word))
 
 
 def positive_float(word: str) -> float:

@@ -26,6 +26,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "streaming, and write the result files into <exp-dir>/<method>/.",
     )
     add_scoring_options(parser, OFFLINE_DEFAULTS)
+    parser.set_defaults(knows_reference=True)
     parser.add_argument(
         "--max-duration",
         type=positive_float,
@@ -44,6 +45,12 @@ def run(args: argparse.Namespace) -> int:
         model: "SpeechModel", search: "LoadedSearch", utterances: "Sequence[Utterance]"
     ) -> "list[Hypothesis]":
         recognizer = OfflineRecognizer(model, search=search.method, word_table=search.word_table)
-        return decode(recognizer, utterances, max_duration=args.max_duration)
+        return decode(
+            recognizer,
+            utterances,
+            max_duration=args.max_duration,
+            num_nbest=None if search.is_rescored else args.num_nbest,
+            oracle=search.oracle,
+        )
 
     return print_scores(args, recognise, is_streaming=False)

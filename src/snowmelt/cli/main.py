@@ -32,8 +32,11 @@ __all__ = ["COMMANDS", "build_parser", "entry_point", "main"]
 COMMANDS: Final = (
     "prepare",
     "train",
+    "train-lm",
     "decode",
     "streaming-decode",
+    "compare",
+    "frontier",
     "export",
     "transcribe",
     "info",

@@ -38,7 +38,8 @@ def add_model_files(parser: argparse.ArgumentParser) -> None:
         "--model",
         type=Path,
         metavar="PATH",
-        help="folder of an experiment or of exported files, or one of these files",
+        help="folder of an experiment or of exported files, one of these files, a bundle, or "
+        "hf:owner/name",
     )
     group.add_argument(
         "--checkpoint", type=Path, metavar="FILE", help="pretrained.pt or epoch-N.pt"
@@ -68,6 +69,7 @@ def chosen_model(args: argparse.Namespace) -> "Path | ModelFiles":
         ConfigError: they name none or several, or a file of another sort.
         CheckpointError: a file is missing.
     """
+    from snowmelt.runtime.hub import local_path
     from snowmelt.runtime.model_files import ModelFiles
 
     parts = {part: getattr(args, f"{part}_model_filename") for part in _PARTS}
@@ -98,8 +100,7 @@ def chosen_model(args: argparse.Namespace) -> "Path | ModelFiles":
     if args.nn_model_filename is not None:
         return _of_form(args.nn_model_filename, "--nn-model-filename", "torchscript")
     if args.model is not None:
-        model: Path = args.model
-        return model
+        return local_path(args.model)
     return ModelFiles(**parts)
 
 
@@ -118,8 +119,10 @@ def check_sample_rate(args: argparse.Namespace, model: "SpeechModel") -> None:
 
 
 def _of_form(path: Path, option: str, wanted: "Form") -> Path:
+    from snowmelt.runtime.hub import local_path
     from snowmelt.runtime.model_files import form_of
 
+    path = local_path(path)
     if path.is_dir():
         raise ConfigError(f"{option} {path} is a folder", f"--model {path}")
     form = form_of(path)

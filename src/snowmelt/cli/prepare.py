@@ -1,7 +1,6 @@
 """`snowmelt prepare`: a corpus becomes manifests, features, vocabularies, graphs, in stages."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import TYPE_CHECKING, Final
 from snowmelt.cli.arguments import add_bool, positive_int
 from snowmelt.cli.prepare_audit import add_audit, run_audit
 from snowmelt.cli.prepare_own import add_own, run_own
+from snowmelt.cli.prepare_shar import add_shar, run_shar
+from snowmelt.cli.worker_options import add_worker_options, chosen_workers
 from snowmelt.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     _add_gigaspeech(corpora)
     _add_data_dir(add_own(corpora))
     _add_data_dir(add_audit(corpora))
+    _add_data_dir(add_shar(corpora))
     status = corpora.add_parser("status", help="what has been prepared")
     _add_data_dir(status)
 
@@ -152,11 +154,7 @@ def _add_stages(parser: argparse.ArgumentParser, *, last: int) -> None:
     )
     parser.add_argument("--stage", type=int, default=0, help="first stage (default: 0)")
     parser.add_argument("--stop-stage", type=int, help=f"last stage (default: {last})")
-    parser.add_argument(
-        "--nj",
-        type=positive_int,
-        help=f"worker processes (default: one a core, at most {_MAX_JOBS})",
-    )
+    add_worker_options(parser, max_jobs=_MAX_JOBS)
     parser.add_argument("--dry-run", action="store_true", help="say what is left to do, and stop")
     parser.add_argument(
         "--force", action="store_true", help="make the stages again; nothing is fetched again"
@@ -195,6 +193,8 @@ def run(args: argparse.Namespace) -> int:
         return run_own(args)
     if args.corpus == "audit":
         return run_audit(args)
+    if args.corpus == "shar":
+        return run_shar(args)
     if args.corpus in ("digits", "an4"):
         from snowmelt.data.corpora import get_corpus
 
@@ -209,13 +209,12 @@ def _run_stages(args: argparse.Namespace) -> int:
     from snowmelt.core.log import setup_logging
     from snowmelt.prepare.pipeline import Pipeline
     from snowmelt.prepare.places import BASE_URL, Places
-    from snowmelt.prepare.workers import Workers
 
     setup_logging()
     last = args.stop_stage
     if last is None:
         last = _LAST_LM_STAGE if getattr(args, "lm", False) else args.last_stage
-    with Workers(args.nj or min(_MAX_JOBS, len(os.sched_getaffinity(0)))) as workers:
+    with chosen_workers(args) as workers:
         places = Places(
             data=args.data_dir,
             downloads=args.dl_dir,

@@ -1,17 +1,15 @@
 """`snowmelt prepare audit`: is a corpus fit to be trained on?"""
 
 import argparse
-import os
 import sys
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from snowmelt.cli.arguments import finite_float, positive_int
+from snowmelt.cli.arguments import finite_float
+from snowmelt.cli.corpus_options import add_corpus_options, chosen_corpus, chosen_splits
+from snowmelt.cli.worker_options import add_worker_options, chosen_workers
 from snowmelt.core.errors import ConfigError, DataError
-
-if TYPE_CHECKING:
-    from lhotse import CutSet
 
 __all__ = ["add_audit", "run_audit"]
 
@@ -39,29 +37,7 @@ def add_audit(
         "findings go to a report, and manifests without them beside it. Exit code 0: training may "
         "start; 2: it must not.",
     )
-    parser.add_argument("audited", metavar="CORPUS", help="a prepared corpus, for example an4")
-    parser.add_argument(
-        "--manifest-dir",
-        type=Path,
-        default=Path("data/fbank"),
-        metavar="DIR",
-        help="manifests of LibriSpeech and GigaSpeech (default: data/fbank)",
-    )
-    for name in ("train", "dev", "test"):
-        parser.add_argument(
-            f"--{name}-parts",
-            type=lambda text: tuple(text.replace(",", " ").split()),
-            default=(),
-            metavar="NAME,…",
-            help=f"parts of the corpus that are its {name} set",
-        )
-    parser.add_argument(
-        "--splits",
-        nargs="+",
-        choices=("train", "dev", "test"),
-        default=["train", "dev", "test"],
-        help="which splits are looked at (default: all)",
-    )
+    add_corpus_options(parser)
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="the report (default: <data-dir>/audit/CORPUS)"
     )
@@ -75,7 +51,7 @@ def add_audit(
     parser.add_argument(
         "--ignore", nargs="+", default=[], metavar="DEFECT", help="defects that are none here"
     )
-    parser.add_argument("--nj", type=positive_int, help="worker processes (default: one a core)")
+    add_worker_options(parser)
     for name, text in _LIMITS.items():
         parser.add_argument(
             f"--{name.replace('_', '-')}", type=finite_float, metavar="X", help=text
@@ -88,17 +64,19 @@ def run_audit(args: argparse.Namespace) -> int:
     from snowmelt.core.log import setup_logging
     from snowmelt.data.audit import DEFECTS, Audit, AuditLimits, audit
     from snowmelt.data.audit.report import report_text, write_report
-    from snowmelt.prepare.workers import Workers
+    from snowmelt.data.audit.start import memory_path, remember_heard
     from snowmelt.presets.recipes import data_preset
     from snowmelt.text.tokenizer import load_tokenizer
 
     unknown = sorted(set(args.ignore) - set(DEFECTS))
     if unknown:
         raise ConfigError(f"there is no defect {unknown[0]!r}", f"known: {', '.join(DEFECTS)}")
+    workers = chosen_workers(args)
     setup_logging()
     tokenizer = None if args.bpe_model is None else load_tokenizer(args.bpe_model)
-    splits = _splits(args)
-    preset = data_preset(args.audited)
+    corpus = chosen_corpus(args)
+    splits = chosen_splits(args, corpus)
+    preset = data_preset(args.prepared)
     chosen = {
         field.name: getattr(args, field.name)
         for field in fields(AuditLimits)
@@ -106,12 +84,16 @@ def run_audit(args: argparse.Namespace) -> int:
     }
     lengths = {n: getattr(preset, n) for n in ("min_utterance_s", "max_utterance_s")}
     limits = AuditLimits(**{**lengths, **chosen})
-    with Workers(args.nj or len(os.sched_getaffinity(0))) as workers:
+    with workers:
         found = audit(splits, limits=limits, tokenizer=tokenizer, map_tasks=workers.map)
-    findings = tuple(f for f in found.findings if f.defect not in args.ignore)
+    remember_heard(
+        memory_path(args.data_dir, corpus.name), found.utterances, found.findings, limits
+    )
+    none_here = {*args.ignore, *corpus.known_defects}
+    findings = tuple(f for f in found.findings if f.defect not in none_here)
     found = Audit(found.utterances, findings)
-    output = args.output or args.data_dir / "audit" / args.audited
-    names = {split: f"{args.audited}_cuts_{split}.jsonl.gz" for split in splits}
+    output = args.output or args.data_dir / "audit" / args.prepared
+    names = {split: f"{args.prepared}_cuts_{split}.jsonl.gz" for split in splits}
     write_report(found, output, names)
     print(report_text(found), end="")
     print(f"the report is in {output}", file=sys.stderr)
@@ -123,16 +105,3 @@ def run_audit(args: argparse.Namespace) -> int:
             f"repair them, or train on the manifests in {output / 'clean'}",
         )
     return 0
-
-
-def _splits(args: argparse.Namespace) -> "dict[str, CutSet]":
-    """Train first: the others must have nothing in common with it."""
-    from snowmelt.data.corpora import PartSelection, open_corpus
-
-    selection = PartSelection(
-        train_parts=args.train_parts, dev_parts=args.dev_parts, test_parts=args.test_parts
-    )
-    corpus = open_corpus(args.audited, args.data_dir, args.manifest_dir, selection=selection)
-    wanted = [name for name in ("train", "dev", "test") if name in args.splits]
-    # Not everybody has a test set.
-    return {name: corpus.cuts(name) for name in wanted if name != "test" or corpus.test_sets}

@@ -1,15 +1,16 @@
 """`snowmelt prepare own`: a list of transcripts and sound files become a corpus."""
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from snowmelt.cli.arguments import add_bool, positive_int
+from snowmelt.cli.arguments import add_bool, finite_float, positive_int
+from snowmelt.cli.worker_options import add_worker_options, chosen_workers
 from snowmelt.core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from snowmelt.prepare.own_vocabulary import VocabularySettings
     from snowmelt.prepare.transcripts import Transcribed
 
 __all__ = ["add_own", "run_own"]
@@ -71,13 +72,35 @@ def add_own(
         metavar="X",
         help="of the speech, by speakers, if the list names no test split (default: 0.05)",
     )
+    parser.add_argument(
+        "--tokenizer",
+        choices=("bpe", "chars", "words"),
+        help="make the vocabulary now, of the training transcripts; training takes it (default: "
+        "training makes one)",
+    )
+    parser.add_argument(
+        "--vocab-size", type=positive_int, metavar="N", help="BPE pieces (default: 500)"
+    )
+    parser.add_argument(
+        "--character-coverage",
+        type=finite_float,
+        metavar="X",
+        help="share of the characters that are BPE pieces, 0.98 to 1; for scripts of thousands of "
+        "characters 0.9995 (default: 1)",
+    )
+    add_bool(
+        parser,
+        "--byte-fallback",
+        default=False,
+        help="spell the other characters in bytes, which are 256 of the BPE pieces",
+    )
     add_bool(
         parser,
         "--skip-bad",
         default=False,
         help="leave out what cannot be used instead of refusing",
     )
-    parser.add_argument("--nj", type=positive_int, help="worker processes (default: one a core)")
+    add_worker_options(parser)
     parser.add_argument("--force", action="store_true", help="make everything again")
     return parser
 
@@ -86,11 +109,13 @@ def run_own(args: argparse.Namespace) -> int:
     """Prepare the corpus; what is there already costs nothing."""
     from snowmelt.core.log import setup_logging
     from snowmelt.prepare.own import OwnCorpus, own_steps
+    from snowmelt.prepare.own_vocabulary import vocabulary_step
     from snowmelt.prepare.pipeline import Pipeline
-    from snowmelt.prepare.workers import Workers
 
     if not args.name or args.name.startswith(".") or "/" in args.name:
         raise ConfigError(f"{args.name!r} is no name of a corpus", "use letters and digits")
+    vocabulary = _vocabulary(args)
+    workers = chosen_workers(args)
     setup_logging()
     utterances, folder = _utterances(args)
     corpus = OwnCorpus(
@@ -102,14 +127,31 @@ def run_own(args: argparse.Namespace) -> int:
         test_share=args.test_share,
         skip_bad=args.skip_bad,
     )
-    with Workers(args.nj or len(os.sched_getaffinity(0))) as workers:
-        pipeline = Pipeline(args.name, args.data_dir, own_steps(corpus, args.data_dir, workers))
-        made = pipeline.run(1, 2, force=args.force)
+    with workers:
+        steps = own_steps(corpus, args.data_dir, workers)
+        if vocabulary is not None:
+            steps.append(vocabulary_step(args.name, args.data_dir, vocabulary))
+        made = Pipeline(args.name, args.data_dir, steps).run(1, 3, force=args.force)
     print(
         f"{args.name} is prepared in {args.data_dir / args.name}: {'; '.join(made)}",
         file=sys.stderr,
     )
     return 0
+
+
+def _vocabulary(args: argparse.Namespace) -> "VocabularySettings | None":
+    """What --tokenizer and the options of BPE ask for; None: nothing."""
+    from snowmelt.prepare.own_vocabulary import VocabularySettings
+
+    of_bpe = {
+        name: getattr(args, name)
+        for name in ("vocab_size", "character_coverage", "byte_fallback")
+        if getattr(args, name)
+    }
+    if of_bpe and args.tokenizer != "bpe":
+        option = next(iter(of_bpe)).replace("_", "-")
+        raise ConfigError(f"--{option} is an option of BPE vocabularies", "add --tokenizer bpe")
+    return VocabularySettings(args.tokenizer, **of_bpe) if args.tokenizer else None
 
 
 def _utterances(args: argparse.Namespace) -> "tuple[list[Transcribed], Path]":

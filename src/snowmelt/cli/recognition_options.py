@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from snowmelt.cli.arguments import (
     add_bool,
     finite_float,
+    finite_floats,
     natural_int,
     positive_float,
     positive_int,
@@ -24,6 +25,7 @@ from snowmelt.cli.lm_options import add_lm_options, load_lms
 from snowmelt.core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from snowmelt.evaluate.oracle import Oracle
     from snowmelt.runtime.backend import SpeechModel
     from snowmelt.runtime.load import WeightsChoice
     from snowmelt.runtime.model_files import ModelFiles
@@ -211,8 +213,8 @@ def add_search_options(
     )
     group.add_argument(
         "--ngram-lm-scale",
-        type=finite_float,
-        default=0.01,
+        type=finite_floats,
+        default=(0.01,),
         metavar="X",
         help="LG methods: scale of the graph's scores; LODR (below 0), ngram_rescoring: of the "
         "token n-gram's (default: 0.01)",
@@ -252,7 +254,7 @@ def add_search_options(
         help="search as the original does, faults included",
     )
     add_lm_options(parser)
-    parser.set_defaults(fast_beam_defaults=defaults)
+    parser.set_defaults(fast_beam_defaults=defaults, knows_reference=False)
 
 
 def search_options(
@@ -265,14 +267,20 @@ def search_options(
         defaults: method and blank penalty where no option names them; None: the usual ones.
 
     Raises:
-        ConfigError: there is no such method, or several are given.
+        ConfigError: there is no such method, or several are given, or it needs what was said, which
+            the command does not know.
     """
-    from snowmelt.search.methods import SearchOptions
+    from snowmelt.search.methods import ORACLE_METHODS, SearchOptions
 
     defaults = defaults or SearchOptions()
     method = defaults.decoding_method
     if args.decoding_method is not None:
         method = _single(args.decoding_method, "--decoding-method")
+    if method in ORACLE_METHODS and not args.knows_reference:
+        raise ConfigError(
+            f"{method} chooses by what was really said, which this command does not know",
+            f"score a test set with snowmelt decode, or choose {method.removesuffix('_oracle')}",
+        )
     blank_penalty = defaults.blank_penalty if args.blank_penalty is None else args.blank_penalty
     beam = args.fast_beam_defaults.beam
     if args.beam is not None:
@@ -292,9 +300,9 @@ def search_options(
         max_states=args.max_states,
         num_paths=args.num_paths,
         nbest_scale=args.nbest_scale,
-        ngram_lm_scale=args.ngram_lm_scale,
+        ngram_lm_scale=_single(args.ngram_lm_scale, "--ngram-lm-scale"),
         lm_type=args.lm_type,
-        lm_scale=args.lm_scale,
+        lm_scale=_single(args.lm_scale, "--lm-scale"),
         tokens_ngram=args.tokens_ngram,
         icefall_compat=args.icefall_compat,
     )
@@ -306,31 +314,47 @@ class LoadedSearch(NamedTuple):
     Attributes:
         method: the search.
         word_table: the word of each word id, for a recognizer; None if the search finds no words.
+        oracle: chooses among hypotheses by what was said; None if the method does not.
+        is_rescored: whether all hypotheses of an utterance are wanted, to be ranked at any scale.
     """
 
     method: "SearchMethod[Any]"
     word_table: list[str] | None
+    oracle: "Oracle | None" = None
+    is_rescored: bool = False
 
 
 def load_search(
-    args: argparse.Namespace, options: "SearchOptions", tokenizer: "Tokenizer"
+    args: argparse.Namespace,
+    options: "SearchOptions",
+    tokenizer: "Tokenizer",
+    known_lms: "dict[Any, Any] | None" = None,
 ) -> LoadedSearch:
     """The search itself, with what it reads from files.
+
+    Args:
+        args: values of the options.
+        options: what `search_options` makes of them.
+        tokenizer: of the transducer.
+        known_lms: language models that several searches share, see `load_lms`.
 
     Raises:
         UserError: a file cannot be used, or the method has no use for it.
     """
     from snowmelt.core.files import require_file
     from snowmelt.search.hotwords import hotword_graph, parse_hotwords
-    from snowmelt.search.methods import build_search
+    from snowmelt.search.methods import GRAPH_METHODS, RESCORING_METHODS, build_search
 
-    lms = load_lms(args, options, tokenizer)
-    # --lang-dir is the folder of the token n-grams then, whether it holds a graph or not.
-    graph = _decoding_graph(args, tokenizer) if args.graph or lms == (None, None) else None
+    lms = load_lms(args, options, tokenizer, known_lms)
+    is_rescored = options.decoding_method in RESCORING_METHODS
+    # --lang-dir may be the folder of token n-grams for another method of the same sweep.
+    needs_graph = args.graph or options.decoding_method in GRAPH_METHODS
+    graph = _decoding_graph(args, tokenizer) if needs_graph else None
     if args.hotwords_file is None:
         method = build_search(options, graph=graph, lms=lms)
         has_words = graph is not None and graph.has_words
-        return LoadedSearch(method, _word_table(args, graph) if graph and has_words else None)
+        table = _word_table(args, graph) if graph and has_words else None
+        return LoadedSearch(method, table, _oracle(options, tokenizer), is_rescored)
     path = require_file(args.hotwords_file, "the file of hotwords", error=ConfigError)
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -342,7 +366,16 @@ def load_search(
         _logger.info("Hotword %s: %s (%g a token)", hotword.text, pieces, hotword.score)
     context_graph = hotword_graph(hotwords, icefall_compat=options.icefall_compat)
     method = build_search(options, context_graph=context_graph, graph=graph, lms=lms)
-    return LoadedSearch(method, None)
+    return LoadedSearch(method, None, is_rescored=is_rescored)
+
+
+def _oracle(options: "SearchOptions", tokenizer: "Tokenizer") -> "Oracle | None":
+    from snowmelt.evaluate.oracle import Oracle
+    from snowmelt.search.methods import ORACLE_METHODS
+
+    if options.decoding_method not in ORACLE_METHODS:
+        return None
+    return Oracle(tokenizer, icefall_compat=options.icefall_compat)
 
 
 def _decoding_graph(args: argparse.Namespace, tokenizer: "Tokenizer") -> "DecodingGraph | None":

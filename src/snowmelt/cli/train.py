@@ -27,6 +27,9 @@ _GROUPS: Final = {
 # Settled by --preset, --corpus and --mix.
 _NOT_FIELDS: Final = {"encoder", "corpus", "mix"}
 
+# Yes, no, or what suits the data.
+_TERNARY: Final = {"on_the_fly_feats"}
+
 _LISTS_OF_NAMES: Final = {"train_parts", "dev_parts", "test_parts"}
 
 # The LSTM recipe's name of the same thing.
@@ -78,6 +81,7 @@ _HELP: Final = {
     "clipping_scale": "gradients are clipped at this multiple of their median norm (scaled_adam)",
     "ctc_loss_scale": "weight of an auxiliary CTC loss; 0 has none",
     "frame_loss_scale": "weight of an auxiliary loss on the word spoken at each frame; 0 has none",
+    "context_dropout": "share of the tokens before that are hidden from the decoder in training",
     "frame_loss_batches": "batches over which it fades (times schedule-scale); 0: never",
     "normalise_features": "start from weights that see normalised features",
     "schedule_scale": "factor on every schedule that counts batches, below 1 for short runs",
@@ -99,7 +103,8 @@ _HELP: Final = {
     "train_parts": "parts to learn from, instead of the corpus's usual ones",
     "dev_parts": "parts to validate on",
     "test_parts": "test sets, for the commands that decode",
-    "on_the_fly_feats": "compute features from the sound instead of reading stored ones",
+    "on_the_fly_feats": "compute features from the sound, or read stored ones (default: stored "
+    "ones where the preparation has left them)",
     "max_duration": "seconds of audio in a batch, padding included",
     "bucketing_sampler": "draw a batch from utterances of similar length",
     "num_buckets": "length classes from which batches are drawn",
@@ -117,6 +122,9 @@ _HELP: Final = {
     "enable_spec_aug": "mask features in time and frequency",
     "spec_aug_time_warp_factor": "frames by which time is warped; below 1 not at all",
     "spec_aug_num_frame_masks": "most masks over time in an utterance",
+    "vtlp_warp": "stretch frequencies by a factor within 1 +- this: other voices",
+    "filter_augment_db": "gains of a random filter lie within +- this: other microphones",
+    "cut_edges": "share of the utterances that are cut right at their first and last sound",
     "max_tail_s": "up to this many seconds of digital silence follow an utterance in training",
     "num_workers": "threads that read data",
 }
@@ -155,8 +163,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--bpe-model",
         type=Path,
         metavar="FILE",
-        help="a SentencePiece model, or a folder with a vocabulary (default: made from the "
-        "training transcripts)",
+        help="a SentencePiece model, or a folder with a vocabulary (default: that of prepare own "
+        "--tokenizer, or made from the training transcripts)",
     )
     run_group.add_argument(
         "--exp-dir",
@@ -229,6 +237,13 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         metavar="N",
         help="port on which the processes meet; 0: a free one (default: 0)",
     )
+    add_bool(
+        run_group,
+        "--audit",
+        default=True,
+        help="look at the corpora before training, listen to them when they are new, and refuse "
+        "those on which it must not start",
+    )
     add_bool(run_group, "--tensorboard", default=True, help="write TensorBoard events")
     add_bool(
         run_group,
@@ -260,7 +275,7 @@ def _add_fields(group: argparse._ArgumentGroup, classes: tuple[type, ...]) -> No
     for name, default in _defaults(classes).items():
         flags = ["--" + name.replace("_", "-"), *([_ALIASES[name]] if name in _ALIASES else [])]
         text = _HELP[name].replace("%", "%%")
-        if isinstance(default, bool):
+        if isinstance(default, bool) or name in _TERNARY:
             group.add_argument(
                 *flags, nargs="?", const=True, type=parse_bool, metavar="BOOL", help=text
             )
@@ -315,6 +330,9 @@ def _shares(text: str) -> dict[str, float]:
 def run(args: argparse.Namespace) -> int:
     """Train; exit code 0 when the last epoch is saved."""
     from snowmelt.core.config import dump_yaml, to_dict
+    from snowmelt.core.log import setup_logging
+    from snowmelt.prepare.workers import Workers
+    from snowmelt.train.elastic import num_cores
     from snowmelt.train.launch import default_exp_dir, prepare_run, run_settings, start_run
 
     if args.bpe_model is not None and args.tokenizer is not None:
@@ -346,21 +364,25 @@ def run(args: argparse.Namespace) -> int:
     if args.show_config:
         print(dump_yaml(to_dict(config)), end="")
         return 0
-    plan = prepare_run(
-        config,
-        exp_dir=args.exp_dir or default_exp_dir(args.preset, config),
-        data_dir=args.data_dir,
-        manifest_dir=args.manifest_dir,
-        musan_dir=args.musan_dir,
-        bpe_model=args.bpe_model,
-        device=args.device,
-        world_size=args.world_size,
-        tensorboard=args.tensorboard,
-        inf_check=args.inf_check,
-        print_diagnostics=args.print_diagnostics,
-        resume=args.resume,
-        start_epoch=args.start_epoch,
-        start_batch=args.start_batch,
-    )
+    setup_logging()
+    with Workers(num_cores()) as workers:
+        plan = prepare_run(
+            config,
+            exp_dir=args.exp_dir or default_exp_dir(args.preset, config),
+            data_dir=args.data_dir,
+            manifest_dir=args.manifest_dir,
+            musan_dir=args.musan_dir,
+            bpe_model=args.bpe_model,
+            device=args.device,
+            world_size=args.world_size,
+            tensorboard=args.tensorboard,
+            inf_check=args.inf_check,
+            print_diagnostics=args.print_diagnostics,
+            resume=args.resume,
+            start_epoch=args.start_epoch,
+            start_batch=args.start_batch,
+            takes_prepared_vocabulary=args.tokenizer is None and args.vocab_size is None,
+            listen=workers.map if args.audit else None,
+        )
     start_run(plan, max_restarts=args.max_restarts, master_port=args.master_port)
     return 0

@@ -60,9 +60,10 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument(
         "--format",
-        choices=("text", "tsv", "json"),
+        choices=("text", "tsv", "json", "ctm", "srt", "vtt"),
         default="text",
-        help="words; path, tab, words; or one JSON object with tokens and times (default: text)",
+        help="words; path, tab, words; one JSON object with tokens and times; a CTM line a word; "
+        "subtitles of one file (default: text)",
     )
     parser.add_argument(
         "--live", action="store_true", help="print words while the sound is being heard"
@@ -81,7 +82,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> int:
     """Transcribe all inputs; exit code 2 if one of them could not be."""
-    from snowmelt.cli.transcript import LivePrinter, OrderedPrinter
+    from snowmelt.cli.transcript import LivePrinter, OrderedPrinter, check_format
     from snowmelt.core.errors import ConfigError
     from snowmelt.runtime.load import WeightsChoice, default_search
     from snowmelt.runtime.recognizer import OnlineRecognizer
@@ -101,8 +102,8 @@ def run(args: argparse.Namespace) -> int:
         )
     sources = _microphone() if args.microphone else _sources(args.inputs)
     is_live = args.live or args.microphone
-    default = default_search(path) if isinstance(path, Path) else None
-    options = search_options(args, default)
+    check_format(args.format, len(sources), is_live=is_live)
+    options = search_options(args, default_search(path))
     model = load(path, None if chosen == WeightsChoice() else chosen, args)
     check_sample_rate(args, model)
     search = load_search(args, options, model.tokenizer)

@@ -1,4 +1,4 @@
-"""How are words printed: one whole line an input, or growing while they are heard?
+"""How are words printed: whole, input after input, or growing while they are heard?
 
 Invariant: standard output holds results only, standard error what went wrong; a failed input leaves
 nothing on standard output (live: nothing but the words printed before it failed).
@@ -8,18 +8,43 @@ import json
 import sys
 from typing import TYPE_CHECKING, Final, Literal
 
-from snowmelt.core.errors import UserError
+from snowmelt.core.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
     from snowmelt.runtime.recognizer import RecognitionResult
     from snowmelt.runtime.scheduler import AudioSource, Outcome
 
-__all__ = ["Format", "LivePrinter", "OrderedPrinter"]
+__all__ = ["Format", "LivePrinter", "OrderedPrinter", "check_format"]
 
 # A name that holds these would fill two columns or two lines.
 _ESCAPES: Final = str.maketrans({"\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
-Format = Literal["text", "tsv", "json"]
+Format = Literal["text", "tsv", "json", "ctm", "srt", "vtt"]
+
+# Those that can say what is known so far.
+_LIVE_FORMATS: Final = ("text", "tsv", "json")
+
+# Those whose text is one file for one sound.
+_SUBTITLE_FORMATS: Final = ("srt", "vtt")
+
+
+def check_format(line_format: Format, num_inputs: int, *, is_live: bool) -> None:
+    """Can results be printed so?
+
+    Raises:
+        ConfigError: the format needs the end of the sound, or a file for every input.
+    """
+    if is_live and line_format not in _LIVE_FORMATS:
+        raise ConfigError(
+            f"--format {line_format} needs the end of the sound, --live does not wait for it",
+            f"choose {', '.join(_LIVE_FORMATS)}, or transcribe a recording",
+        )
+    if num_inputs > 1 and line_format in _SUBTITLE_FORMATS:
+        raise ConfigError(
+            f"--format {line_format} makes one file of subtitles, but there are {num_inputs} "
+            "inputs",
+            "run the command once for each",
+        )
 
 
 class OrderedPrinter:
@@ -39,7 +64,7 @@ class OrderedPrinter:
             if ready.error is not None:
                 _print_error(ready.name, ready.error)
             elif ready.result is not None:
-                print(_line(self._format, ready.name, ready.result), flush=True)
+                print(_formatted(self._format, ready.name, ready.result), end="", flush=True)
 
 
 class LivePrinter:
@@ -58,7 +83,7 @@ class LivePrinter:
         if self._format == "text":
             self._grow(result.stable_text)
         elif result.text != self._shown:
-            print(_line(self._format, source.name, result), flush=True)
+            print(_formatted(self._format, source.name, result), end="", flush=True)
             self._shown = result.text
 
     def outcome(self, outcome: "Outcome") -> None:
@@ -71,7 +96,7 @@ class LivePrinter:
             self._grow(outcome.result.text)
             print(flush=True)
         elif outcome.result is not None:
-            print(_line(self._format, outcome.name, outcome.result), flush=True)
+            print(_formatted(self._format, outcome.name, outcome.result), end="", flush=True)
         self._shown = ""
 
     def _grow(self, text: str) -> None:
@@ -83,29 +108,22 @@ class LivePrinter:
         self._shown = text
 
 
-def _line(line_format: Format, name: str, result: "RecognitionResult") -> str:
+def _formatted(line_format: Format, name: str, result: "RecognitionResult") -> str:
+    """Whole lines; none where the format has nothing to say."""
     if line_format == "text":
-        return result.text
+        return f"{result.text}\n"
     if line_format == "tsv":
-        return f"{name.translate(_ESCAPES)}\t{result.text}"
-    fields = {
-        "path": name,
-        "text": result.text,
-        "words": [
-            {
-                "word": w.text,
-                "start": w.start,
-                "end": w.end,
-                "confidence": round(w.confidence, 4),
-            }
-            for w in result.words
-        ],
-        "tokens": result.tokens,
-        "timestamps": result.timestamps,
-        "token_logprobs": [round(value, 6) for value in result.token_logprobs],
-        "is_final": result.is_final,
-    }
-    return json.dumps(fields, ensure_ascii=False)
+        return f"{name.translate(_ESCAPES)}\t{result.text}\n"
+    from snowmelt.runtime.formats import ctm_lines, result_fields
+    from snowmelt.runtime.subtitles import cues, srt, vtt
+
+    if line_format == "ctm":
+        return "".join(f"{line}\n" for line in ctm_lines(name, result))
+    if line_format in ("srt", "vtt"):
+        shown = cues(result.words, result.start_time)
+        return srt(shown) if line_format == "srt" else vtt(shown)
+    fields = {"path": name, **result_fields(result), "is_final": result.is_final}
+    return json.dumps(fields, ensure_ascii=False) + "\n"
 
 
 def _print_error(name: str, error: UserError) -> None:

@@ -10,6 +10,8 @@ from typing import Any, Final, TypeVar
 import numba
 from numba.extending import intrinsic
 
+from snowmelt.core.compiled_cache import counts_callees
+
 __all__ = ["compiled", "compiled_with", "inlined_with", "written_in_llvm"]
 
 _Function = TypeVar("_Function", bound=Callable[..., object])
@@ -31,7 +33,8 @@ def compiled_with(*fastmath: str) -> Callable[[_Function], _Function]:
 
     def compile_function(function: _Function) -> _Function:
         try:
-            return _compile(function, fastmath, cache=True)
+            with counts_callees():
+                return _compile(function, fastmath, cache=True)
         except RuntimeError:  # no place for the cache: installation and home are both read-only
             return _compile(function, fastmath)
 

@@ -5,8 +5,10 @@ of padding after it depends on its batch mates. Where utterances are joined, thi
 joined ones.
 """
 
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -19,8 +21,12 @@ from snowmelt.data.alignment import NO_TARGET, TimedWord, frame_tokens, spread_w
 from snowmelt.data.augment import SpecAugmentConfig, spec_augment, utterance_rng
 from snowmelt.data.concatenate import Concatenation, concatenated
 from snowmelt.data.cuts import AudioCache, cut_text, cut_words
+from snowmelt.data.edges import cut_at_the_edges
 from snowmelt.data.features import FeatureReader
 from snowmelt.data.noise import NoiseMixer
+from snowmelt.data.shards import shard_of
+from snowmelt.data.stored_cuts import as_sequence
+from snowmelt.data.voices import VoiceAugmentConfig, augment_voice
 from snowmelt.presets.frames import ZIPFORMER_FRONT_END, FrontEnd, num_encoder_frames
 from snowmelt.text.tokenizer import Tokenizer
 
@@ -54,7 +60,11 @@ class AsrDataset:
             computed from the sound.
         concatenation: how far the utterances of a batch are joined; None: not at all.
         noise: what is mixed into the features; None for dev and test.
+        voice_augment: how far voices and microphones are changed; None for dev and test.
         spec_augment: strength of SpecAugment; None for dev and test.
+        cut_edges: share of the utterances, drawn anew in each epoch, that begin right with their
+            first sound and end with their last, so that a model knows words without silence before
+            them.
         max_tail_s: between 0 and this many seconds of digital silence are appended, drawn
             uniformly, so that a model knows the zeros which follow every utterance at recognition.
         has_frame_tokens: whether batches say which token is spoken at each encoder frame: from the
@@ -73,19 +83,24 @@ class AsrDataset:
         has_stored_features: bool = False,
         concatenation: Concatenation | None = None,
         noise: NoiseMixer | None = None,
+        voice_augment: VoiceAugmentConfig | None = None,
         spec_augment: SpecAugmentConfig | None = None,
+        cut_edges: float = 0.0,
         max_tail_s: float = 0.0,
         has_frame_tokens: bool = False,
         front_end: FrontEnd = ZIPFORMER_FRONT_END,
         seed: int = 42,
         cache: AudioCache | None = None,
     ) -> None:
-        self._cuts = list(cuts)
+        self._cuts = as_sequence(cuts)
         self._tokenizer = tokenizer
-        self._reader = FeatureReader(fbank_config, cache, is_stored=has_stored_features)
+        self._cache = AudioCache() if cache is None else cache
+        self._reader = FeatureReader(fbank_config, self._cache, is_stored=has_stored_features)
         self._concatenation = concatenation
         self._noise = noise
+        self._voice_augment = voice_augment
         self._spec_augment = spec_augment
+        self._cut_edges = cut_edges
         self._max_tail_samples = round(max_tail_s * self._reader.config.sample_rate)
         self._has_frame_tokens = has_frame_tokens
         self._front_end = front_end
@@ -94,10 +109,22 @@ class AsrDataset:
     def __len__(self) -> int:
         return len(self._cuts)
 
-    @property
+    @cached_property
     def durations(self) -> list[float]:
-        """Seconds of each utterance, without appended silence: what the sampler wants."""
+        """Seconds of each utterance, uncut and without appended silence: what the sampler wants."""
         return [float(cut.duration) for cut in self._cuts]
+
+    @cached_property
+    def shards(self) -> list[str] | None:
+        """The shard of each utterance; None unless all are in shards."""
+        shards = []
+        for cut in self._cuts:
+            shard = shard_of(cut, has_stored_features=self._reader.is_stored)
+            if not shard:
+                return None
+            # One string for all that lie in it.
+            shards.append(sys.intern(shard))
+        return shards
 
     @property
     def num_tokens(self) -> list[int]:
@@ -114,7 +141,7 @@ class AsrDataset:
         Raises:
             UserError: a sound file is missing or damaged, or has another sample rate.
         """
-        cuts = [self._cuts[index] for index in indices]
+        cuts = [self._trimmed(self._cuts[index], epoch) for index in indices]
         if self._concatenation is not None:
             cuts = concatenated(cuts, self._concatenation)
         clean = [self._features(cut, epoch) for cut in cuts]
@@ -129,6 +156,14 @@ class AsrDataset:
             cut_ids=tuple(cut.id for cut in cuts),
             frame_tokens=torch.from_numpy(_padded(labels, NO_TARGET)),
         )
+
+    def _trimmed(self, cut: Cut, epoch: int) -> Cut:
+        """The utterance, or what is left of it when it is cut at its edges."""
+        if self._cut_edges:
+            rng = utterance_rng(self._seed, epoch, cut.id, "edges")
+            if rng.random() < self._cut_edges:
+                return cut_at_the_edges(cut, self._cache)
+        return cut
 
     def _frame_tokens(self, cut: Cut, features: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
         """Token of each encoder frame of one utterance, (T',); empty when not asked for."""
@@ -151,6 +186,9 @@ class AsrDataset:
     def _augmented(
         self, cut: Cut, features: npt.NDArray[np.float32], epoch: int
     ) -> npt.NDArray[np.float32]:
+        if self._voice_augment is not None:
+            rng = utterance_rng(self._seed, epoch, cut.id, "voice")
+            features = augment_voice(features, rng, self._voice_augment, self._reader.config)
         if self._noise is not None:
             features = self._noise.mix(features, utterance_rng(self._seed, epoch, cut.id, "noise"))
         if self._spec_augment is not None:

@@ -8,11 +8,12 @@ Invariant: cuts are never changed, cached samples cannot be written to, and a ma
 this process run a command.
 """
 
+import io
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,15 +27,22 @@ from snowmelt.audio.read import read_audio
 from snowmelt.audio.resample import resample
 from snowmelt.core.errors import DataError
 from snowmelt.core.files import require_file
+from snowmelt.data.shards import read_member, sound_place
+from snowmelt.data.stored_cuts import CutSequence, SpeedCopies, as_sequence
 
 __all__ = [
+    "SPEED_KEY",
     "AudioCache",
     "cut_text",
     "cut_words",
     "has_speed_copies",
+    "is_speed_copy",
     "load_samples",
     "with_speed_copies",
 ]
+
+SPEED_KEY: Final = "speed_copy"
+"""The custom field of a copy at another speed that was written to a file of its own."""
 
 # Half an hour of speech is 115 MB of float32: the two small corpora, three speeds each, fit.
 _DEFAULT_CACHE_BYTES: Final = 1 << 30
@@ -49,6 +57,14 @@ _RESAMPLING_MARGIN_S: Final = 0.1
 _PREPARE_HINT: Final = "prepare the corpus again"
 
 
+class _Source(NamedTuple):
+    """What is decoded: a file or a place in one, and at which speed."""
+
+    path: str
+    place: str
+    factor: float
+
+
 class AudioCache:
     """Whole decoded recordings, the least recently used dropped first. Safe between threads.
 
@@ -59,28 +75,31 @@ class AudioCache:
     def __init__(self, max_bytes: int = _DEFAULT_CACHE_BYTES) -> None:
         self._max_bytes = max_bytes
         self._num_bytes = 0
-        self._recordings: OrderedDict[tuple[str, float], npt.NDArray[np.float32]] = OrderedDict()
+        self._recordings: OrderedDict[_Source, npt.NDArray[np.float32]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def read(self, recording: Recording) -> npt.NDArray[np.float32]:
+    def read(self, recording: Recording, place: str = "") -> npt.NDArray[np.float32]:
         """All samples of a mono file recording, perturbed in speed if it says so; read-only.
+
+        Args:
+            recording: of one file.
+            place: where in this file it is, if that is a shard (`data.shards`).
 
         Raises:
             AudioError: the file is missing or damaged.
             DataError: the file is not as long, or not of the rate, that the recording says.
         """
-        path = str(recording.sources[0].source)
-        factor = _speed(recording)
+        source = _Source(str(recording.sources[0].source), place, _speed(recording))
         with self._lock:
-            samples = self._recordings.get((path, factor))
+            samples = self._recordings.get(source)
             if samples is not None:
-                self._recordings.move_to_end((path, factor))
+                self._recordings.move_to_end(source)
                 return samples
-        samples = _read(recording, path, factor)
+        samples = _read(recording, source)
         samples.flags.writeable = False
         with self._lock:
-            if (path, factor) not in self._recordings and samples.nbytes <= self._max_bytes:
-                self._recordings[path, factor] = samples
+            if source not in self._recordings and samples.nbytes <= self._max_bytes:
+                self._recordings[source] = samples
                 self._num_bytes += samples.nbytes
             while self._num_bytes > self._max_bytes:
                 _, dropped = self._recordings.popitem(last=False)
@@ -109,9 +128,11 @@ def load_samples(cut: Cut, cache: AudioCache) -> npt.NDArray[np.float32]:
         )
     if isinstance(cut, MonoCut) and _is_plain(cut.recording):
         start = round(cut.start * cut.sampling_rate)
-        if cut.recording.duration > _LONG_RECORDING_S and cut.duration < cut.recording.duration / 2:
+        place = sound_place(cut)
+        is_part = cut.duration < cut.recording.duration / 2
+        if cut.recording.duration > _LONG_RECORDING_S and is_part and not place:
             return _read_part(cut.recording, start, int(cut.num_samples))
-        return cache.read(cut.recording)[start : start + cut.num_samples]
+        return cache.read(cut.recording, place)[start : start + cut.num_samples]
     if isinstance(cut, MixedCut) and _is_sequence(cut):
         mix = np.zeros(cut.num_samples, np.float32)
         for track in cut.tracks:
@@ -160,20 +181,22 @@ def with_speed_copies(cuts: CutSet, factors: Sequence[float] = (0.9, 1.1)) -> Cu
     with the speed. Copies have no stored features. Source: the three-fold training sets of
     icefall's LibriSpeech recipe.
     """
-    # lhotse would take stored features away from the original too, and say so for every cut.
-    sounds = [cut.drop_features() if cut.has_features else cut for cut in cuts]
-    copies: Iterable[Cut] = (cut.perturb_speed(factor) for factor in factors for cut in sounds)
-    return CutSet.from_cuts([*cuts, *copies])
+    copies = SpeedCopies(as_sequence(cuts), factors)
+    # Of cuts in memory, the copies are there too.
+    return CutSet(copies) if isinstance(as_sequence(cuts), CutSequence) else CutSet(list(copies))
 
 
 def has_speed_copies(cuts: CutSet) -> bool:
     """Whether some of the cuts are played faster or slower already."""
-    return any(
-        isinstance(transform, Speed)
-        for cut in cuts
-        if isinstance(cut, MonoCut) and cut.has_recording
-        for transform in cut.recording.transforms or ()
-    )
+    return any(is_speed_copy(cut) for cut in cuts)
+
+
+def is_speed_copy(cut: Cut) -> bool:
+    """Whether a cut is its recording played faster or slower; or was, before it was written."""
+    if not isinstance(cut, MonoCut):
+        return False
+    transforms = cut.recording.transforms or () if cut.has_recording else ()
+    return SPEED_KEY in (cut.custom or {}) or any(isinstance(t, Speed) for t in transforms)
 
 
 def _speed(recording: Recording) -> float:
@@ -202,8 +225,9 @@ def _is_sequence(cut: MixedCut) -> bool:
     )
 
 
-def _read(recording: Recording, path: str, factor: float) -> npt.NDArray[np.float32]:
-    samples, rate = read_audio(Path(path))
+def _read(recording: Recording, source: _Source) -> npt.NDArray[np.float32]:
+    path, place, factor = source
+    samples, rate = read_audio(io.BytesIO(read_member(Path(path), place)) if place else Path(path))
     if rate != recording.sampling_rate:
         raise _wrong_rate(path, rate, recording.sampling_rate)
     if factor != 1.0:

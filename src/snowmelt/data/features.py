@@ -7,18 +7,45 @@ lhotse's usual storage is off by 1/64 and needs the package lilcom.
 Invariant: the features of a cut are a function of the cut alone.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 import numpy.typing as npt
 from lhotse.cut import Cut
 
-import snowmelt.data.feature_rows  # noqa: F401  (lhotse then reads what `prepare` stores)
+import snowmelt.data.feature_rows  # lhotse then reads what `prepare` stores
+import snowmelt.data.shards  # noqa: F401  (the same)
 from snowmelt.audio.fbank import FbankConfig, fbank
 from snowmelt.core.errors import DataError
 from snowmelt.data.cuts import AudioCache, load_samples
 
-__all__ = ["FeatureReader"]
+__all__ = ["FeatureReader", "why_not_stored"]
 
 _COMPUTE_HINT = "compute features from the sound: --on-the-fly-feats true"
+
+
+def why_not_stored(cuts: Iterable[Cut], config: FbankConfig) -> str:
+    """Why the features of all these cuts cannot be read from where a preparation left them.
+
+    Args:
+        cuts: all that will be read.
+        config: the features that are wanted.
+
+    Returns:
+        The reason, in words; "" if they can.
+    """
+    shift_s = config.frame_shift / config.sample_rate
+    num_cuts = num_stored = 0
+    for cut in cuts:
+        num_cuts += 1
+        if not cut.has_features:
+            continue
+        num_stored += 1
+        if cut.num_features != config.num_mel_bins or abs(cut.frame_shift - shift_s) > 1e-6:
+            return f"the stored ones have {cut.num_features} bins every {cut.frame_shift:g} s"
+    if num_stored == num_cuts:
+        return ""
+    return f"{num_stored} of {num_cuts} utterances have stored ones" if num_stored else "none"
 
 
 class FeatureReader:

@@ -7,6 +7,7 @@ Invariant: every dropped cut is named with its reason.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lhotse import CutSet
@@ -14,6 +15,7 @@ from lhotse.cut import Cut
 
 from snowmelt.audio.fbank import FbankConfig
 from snowmelt.data.cuts import cut_text
+from snowmelt.data.stored_cuts import ChosenCuts, CutSequence, as_sequence
 from snowmelt.presets.frames import num_encoder_frames
 from snowmelt.text.tokenizer import Tokenizer
 
@@ -64,11 +66,10 @@ def filter_cuts(
     speed perturbation, where it lets some cuts pass that are too short afterwards).
     """
     config = FbankConfig() if fbank_config is None else fbank_config
-    kept: list[Cut] = []
+    sequence = as_sequence(cuts)
+    kept: list[int] = []
     dropped: list[tuple[str, str]] = []
-    num_cuts = 0
-    for cut in cuts:
-        num_cuts += 1
+    for number, cut in enumerate(sequence):
         text = cut_text(cut)
         if cut.duration < min_duration:
             dropped.append((cut.id, f"shorter than {min_duration:g} s"))
@@ -79,9 +80,14 @@ def filter_cuts(
         elif _encoder_len(cut, config) < len(tokenizer.encode(text)):
             dropped.append((cut.id, "with more tokens than encoder frames"))
         else:
-            kept.append(cut)
-    return CutSet.from_cuts(kept), DroppedCuts(num_cuts, tuple(dropped))
+            kept.append(number)
+    chosen: Sequence[Cut] = ChosenCuts(sequence, kept)
+    if not isinstance(sequence, CutSequence):
+        chosen = list(chosen)
+    return CutSet(chosen), DroppedCuts(len(sequence), tuple(dropped))
 
 
 def _encoder_len(cut: Cut, config: FbankConfig) -> int:
-    return num_encoder_frames(config.num_frames(int(cut.num_samples)))
+    # One that has stored features may have no sound.
+    num_samples = cut.num_samples if cut.has_recording else cut.duration * cut.sampling_rate
+    return num_encoder_frames(config.num_frames(round(num_samples)))

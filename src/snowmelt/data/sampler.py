@@ -7,7 +7,9 @@ Invariant: the list is a function of (durations, settings, seed, epoch); every u
 each epoch exactly once, except where `batches` says otherwise for several ranks.
 
 Source of the rules: lhotse, lhotse/dataset/sampling/dynamic_bucketing.py (buckets of equal time,
-limit on padded seconds, ranks in step). There every bucket's leftovers of a buffer are dropped, and
+limit on padded seconds, ranks in step). Of a corpus in shards only a few are read at a time: shards
+come in a new order in every epoch, and utterances are shuffled among those that stand together.
+There every bucket's leftovers of a buffer are dropped, and
 a small corpus may have no batch at all. Here at most one batch of an epoch is not full, so nothing
 is gained by leaving utterances out, and `drop_last` is off unless it is asked for.
 """
@@ -22,6 +24,9 @@ from snowmelt.core.errors import DataError
 
 __all__ = ["DurationBatchSampler"]
 
+# Shards that are read at the same time: some thousand utterances to draw a batch from.
+_SHARDS_AT_ONCE: Final = 8
+
 # Keeps the permutations apart from other users of the same seed.
 _STREAM: Final = 0x5A3B
 
@@ -35,6 +40,8 @@ class DurationBatchSampler:
             longer than this is a batch of its own.
         shuffle: new batches for every epoch; else sorted by duration, longest first.
         seed: seed of the run.
+        shards: name of each utterance's shard; None: utterances lie anywhere. Has no meaning when
+            not shuffling.
         num_buckets: classes of similar duration, equal in total time; more classes, less padding
             and less variety.
         has_buckets: whether similar durations go together; else any utterances, or when not
@@ -58,6 +65,7 @@ class DurationBatchSampler:
         *,
         shuffle: bool = True,
         seed: int = 42,
+        shards: Sequence[str] | None = None,
         num_buckets: int = 30,
         has_buckets: bool = True,
         drop_last: bool = False,
@@ -84,6 +92,9 @@ class DurationBatchSampler:
         self._world_size = world_size
         self._rank = rank
         self._has_equal_ranks = shuffle if has_equal_ranks is None else has_equal_ranks
+        self._shards: npt.NDArray[np.int64] | None = None
+        if shards is not None:
+            self._shards = np.unique(np.asarray(shards), return_inverse=True)[1]
         self._buckets = _equal_time_buckets(self._durations, num_buckets)
 
     def batches(self, epoch: int) -> list[list[int]]:
@@ -95,13 +106,30 @@ class DurationBatchSampler:
         position left to the first ranks.
         """
         rng = np.random.default_rng((_STREAM, self._seed, epoch)) if self._shuffle else None
-        batches = self._pack(self._order(rng))
+        windows = self._windows(rng)
+        order = self._order(rng)
+        if windows is not None:
+            order = order[np.argsort(windows[order], kind="stable")]
+        batches = self._pack(order, windows)
         if self._drop_last:
             batches = self._complete(batches, rng)
         steps = self._steps(batches)
         if rng is not None:
-            steps = [steps[i] for i in rng.permutation(len(steps))]
+            mixed = rng.permutation(len(steps))
+            if windows is not None:
+                # A step at a border belongs where it begins.
+                of_step = np.array([windows[step[0][0]] for step in steps])
+                mixed = mixed[np.argsort(of_step[mixed], kind="stable")]
+            steps = [steps[i] for i in mixed]
         return [step[self._rank] for step in steps if self._rank < len(step)]
+
+    def _windows(self, rng: np.random.Generator | None) -> npt.NDArray[np.int64] | None:
+        """Of each utterance, with which others it is read, counted in the order of reading."""
+        if self._shards is None or rng is None:
+            return None
+        place = rng.permutation(int(self._shards.max()) + 1)
+        windows: npt.NDArray[np.int64] = place[self._shards] // _SHARDS_AT_ONCE
+        return windows
 
     def _order(self, rng: np.random.Generator | None) -> npt.NDArray[np.int64]:
         """All indices, bucket by bucket (longest first), shuffled inside each bucket."""
@@ -112,14 +140,17 @@ class DurationBatchSampler:
             return np.argsort(-self._durations, kind="stable")
         return np.lexsort((rng.permutation(len(self._durations)), -self._buckets))
 
-    def _pack(self, order: npt.NDArray[np.int64]) -> list[list[int]]:
+    def _pack(
+        self, order: npt.NDArray[np.int64], windows: npt.NDArray[np.int64] | None
+    ) -> list[list[int]]:
         # No border between buckets: what remains of one starts the next one's first batch.
         batches: list[list[int]] = []
         longest = 0.0
         for index in order.tolist():
             duration = float(self._durations[index])
             longest = max(longest, duration)
-            if batches and (len(batches[-1]) + 1) * longest <= self._max_duration:
+            is_near = not batches or windows is None or windows[index] == windows[batches[-1][0]]
+            if batches and is_near and (len(batches[-1]) + 1) * longest <= self._max_duration:
                 batches[-1].append(index)
             else:
                 batches.append([index])

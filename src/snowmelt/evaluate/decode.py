@@ -12,6 +12,7 @@ Invariant: batches change the speed only, never a result.
 from collections.abc import Iterator, Sequence
 
 from snowmelt.core.progress import progress_bar
+from snowmelt.evaluate.oracle import Oracle
 from snowmelt.evaluate.utterances import Hypothesis, Utterance
 from snowmelt.runtime.recognizer import OfflineRecognizer
 
@@ -19,7 +20,12 @@ __all__ = ["decode"]
 
 
 def decode(
-    recognizer: OfflineRecognizer, utterances: Sequence[Utterance], *, max_duration: float
+    recognizer: OfflineRecognizer,
+    utterances: Sequence[Utterance],
+    *,
+    max_duration: float,
+    num_nbest: int | None = 1,
+    oracle: Oracle | None = None,
 ) -> list[Hypothesis]:
     """Recognise all utterances of a test set.
 
@@ -28,9 +34,12 @@ def decode(
         utterances: the test set.
         max_duration: seconds of sound in a batch, padding included; an utterance that is longer
             is a batch of its own.
+        num_nbest: most hypotheses of an utterance that are kept; None: all.
+        oracle: puts the hypothesis first that is nearest to what was said; None leaves the best
+            there.
 
     Returns:
-        one row an utterance, sorted by id.
+        one an utterance, sorted by id.
 
     Raises:
         UserError: the sound of an utterance cannot be used.
@@ -45,10 +54,14 @@ def decode(
                 streams.append(stream)
             recognizer.decode_streams(streams)
             for utterance, stream in zip(batch, streams, strict=True):
-                hypothesis = recognizer.get_result(stream).split()
-                rows.append((utterance.utterance_id, utterance.words, hypothesis))
+                if oracle is None:
+                    nbest = recognizer.get_nbest(stream, num_nbest)
+                else:
+                    nbest = recognizer.get_nbest(stream, None)
+                    nbest = oracle.nearest_first(nbest, utterance.words)[:num_nbest]
+                rows.append(Hypothesis(utterance, nbest))
             progress.advance(len(batch))
-    return sorted(rows)
+    return sorted(rows, key=lambda row: row.utterance.utterance_id)
 
 
 def _batches(utterances: Sequence[Utterance], max_duration: float) -> Iterator[list[Utterance]]:

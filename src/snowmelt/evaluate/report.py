@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from snowmelt.checkpoint.heads import MAIN_HEAD
+from snowmelt.evaluate.latency import Latency
 from snowmelt.evaluate.utterances import Hypothesis
 from snowmelt.runtime.load import WeightsChoice
 from snowmelt.search.methods import LM_METHODS, NGRAM_METHODS, SearchOptions
@@ -71,11 +72,13 @@ class Score:
         test_set: its name.
         key: see `result_key`.
         stats: the errors.
+        latency: how late the words came; None if that was not measured.
     """
 
     test_set: str
     key: str
     stats: WerStats
+    latency: Latency | None = None
 
     def __str__(self) -> str:
         return f"[{self.test_set}-{self.key}] {self.stats}"
@@ -143,7 +146,7 @@ def write_report(
     """
     folder, suffix = result_dir(exp_dir, settings), result_suffix(settings)
     key = result_key(settings)
-    stats = save_results({key: rows}, test_set, suffix, folder)[key]
+    stats = save_results({key: [row.row for row in rows]}, test_set, suffix, folder)[key]
     _logger.info("Wrote detailed error stats to %s", folder / f"errs-{test_set}-{suffix}.txt")
     return Score(test_set, key, stats)
 
@@ -168,7 +171,7 @@ def _search_suffix(settings: DecodingSettings) -> str:
             suffix += f"-{method}-beam-size-{search.beam_size}"
         if method == "beam_search" and search.max_sym_per_frame is not None:
             suffix += f"-max-sym-per-frame-{search.max_sym_per_frame}"
-        return suffix + _lm_suffix(search)
+        return suffix + _lm_suffix(settings)
     max_sym = search.max_sym_per_frame or 1
     if not leaves_out:
         suffix += f"-context-{settings.context_size}"
@@ -177,10 +180,13 @@ def _search_suffix(settings: DecodingSettings) -> str:
     return suffix
 
 
-def _lm_suffix(search: SearchOptions) -> str:
+def _lm_suffix(settings: DecodingSettings) -> str:
     """The language models' part; the original names them only with --use-shallow-fusion."""
-    method = search.decoding_method
-    suffix = f"-{search.lm_type}-lm-scale-{search.lm_scale}" if method in LM_METHODS else ""
+    search = settings.search
+    method, lm_type = search.decoding_method, search.lm_type
+    if settings.encoder == "lstm" and lm_type == "rnn":
+        lm_type = "rnnlm"  # as that recipe calls it
+    suffix = f"-{lm_type}-lm-scale-{search.lm_scale}" if method in LM_METHODS else ""
     if "LODR" in method:
         suffix += f"-LODR-{search.tokens_ngram}gram-scale-{search.ngram_lm_scale}"
     elif method in NGRAM_METHODS:

@@ -3,16 +3,21 @@
 Invariant: knows no recognizer; `decode` and `streaming_decode` hand in how utterances become words.
 """
 
+import dataclasses
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from snowmelt.checkpoint.experiment import load_experiment
 from snowmelt.core.errors import DataError
 from snowmelt.core.log import setup_logging
 from snowmelt.data.corpora import Corpus, open_corpus, selection_of
+from snowmelt.evaluate.edges import edge_errors
+from snowmelt.evaluate.latency import measure
+from snowmelt.evaluate.latency_file import read_latency, write_latency
+from snowmelt.evaluate.partials import PartialLog
 from snowmelt.evaluate.report import (
     DecodingSettings,
     Score,
@@ -20,7 +25,9 @@ from snowmelt.evaluate.report import (
     result_suffix,
     write_report,
 )
+from snowmelt.evaluate.transcripts import write_transcripts
 from snowmelt.evaluate.utterances import Hypothesis, Utterance, from_cuts
+from snowmelt.evaluate.word_times import word_times
 
 __all__ = ["score_splits"]
 
@@ -40,11 +47,15 @@ def score_splits(
     data_dir: Path,
     manifest_dir: Path,
     splits: Sequence[Literal["train", "dev", "test"]],
+    about: Mapping[str, Any],
+    partials: PartialLog | None = None,
+    inputs: str = "",
+    reuse: bool = False,
 ) -> Iterator[Score]:
     """Score splits of a corpus and write their result files.
 
     Args:
-        recognise: utterances in, one row each out, sorted by id.
+        recognise: utterances in, what was recognised in each out, sorted by id.
         settings: what the files are named after.
         weights: which files the weights came from, for the log.
         exp_dir: the experiment; result files and the log go below it.
@@ -52,6 +63,10 @@ def score_splits(
         data_dir: folder of prepared corpora.
         manifest_dir: folder of the manifests of other corpora.
         splits: which parts, in order; test stands for all test sets of the corpus.
+        about: what else the results depend on, kept in the JSON files: values that JSON knows.
+        partials: what `recognise` fills while it works: the latency is measured then.
+        inputs: with `partials`, of `latency_file.digest_of_inputs`.
+        reuse: with `partials`, a test set whose latency was kept is not recognised again.
 
     Yields:
         the word errors of each test set; as text, the line that the original prints.
@@ -72,6 +87,12 @@ def score_splits(
     _logger.info("Weights: %s", weights)
     _logger.info("%s", settings)
     for name, utterances in test_sets:
+        if partials is not None and reuse:
+            kept = read_latency(name, utterances, settings=settings, exp_dir=exp_dir, inputs=inputs)
+            if kept is not None:
+                _logger.info("%s: measured before", name)
+                yield kept
+                continue
         start = time.perf_counter()
         rows = recognise(utterances)
         elapsed_s = time.perf_counter() - start
@@ -85,7 +106,17 @@ def score_splits(
             elapsed_s / audio_s,
         )
         score = write_report(rows, name, settings, exp_dir)
+        if partials is not None:
+            score = dataclasses.replace(score, latency=measure(partials, utterances, elapsed_s))
+            write_latency(
+                score, utterances, partials, settings=settings, exp_dir=exp_dir, inputs=inputs
+            )
+        times = word_times(rows)
+        write_transcripts(rows, score, settings, exp_dir, about=about, times=times)
+        if times is not None:
+            _logger.info("%s: %s", name, times)
         _logger.info("%s", score)
+        _logger.info("%s: %s", name, edge_errors(hypothesis.row for hypothesis in rows))
         yield score
 
 

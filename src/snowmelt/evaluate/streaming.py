@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from snowmelt.audio.samples import Float32Array
 from snowmelt.core.progress import progress_bar
+from snowmelt.evaluate.partials import PartialLog
 from snowmelt.evaluate.utterances import Hypothesis, Utterance
 from snowmelt.presets.frames import FEATURE_FRAME_S
 from snowmelt.runtime.recognizer import OnlineRecognizer
@@ -19,7 +20,12 @@ __all__ = ["streaming_decode"]
 
 
 def streaming_decode(
-    recognizer: OnlineRecognizer, utterances: Sequence[Utterance], *, num_decode_streams: int
+    recognizer: OnlineRecognizer,
+    utterances: Sequence[Utterance],
+    *,
+    num_decode_streams: int,
+    num_nbest: int | None = 1,
+    partials: PartialLog | None = None,
 ) -> list[Hypothesis]:
     """Recognise all utterances of a test set in real chunks.
 
@@ -27,9 +33,11 @@ def streaming_decode(
         recognizer: does the work.
         utterances: the test set.
         num_decode_streams: most utterances that are decoded side by side.
+        num_nbest: most hypotheses of an utterance that are kept; None: all.
+        partials: keeps what is shown while they are heard, for `evaluate/latency.py`.
 
     Returns:
-        one row an utterance, sorted by id.
+        one an utterance, sorted by id.
 
     Raises:
         UserError: the sound of an utterance cannot be used.
@@ -37,16 +45,21 @@ def streaming_decode(
     chunk_s = recognizer.decode_chunk_len * FEATURE_FRAME_S
     sources = (_source(utterance, chunk_s) for utterance in utterances)
     rows: list[Hypothesis] = []
+    if partials is not None:
+        partials.begin(recognizer)
     with progress_bar("streaming", total=len(utterances)) as progress:
-        for outcome in recognize(recognizer, sources, max_streams=num_decode_streams):
+        for outcome in recognize(
+            recognizer,
+            sources,
+            max_streams=num_decode_streams,
+            num_nbest=num_nbest,
+            on_partial=None if partials is None else partials.add,
+        ):
             if outcome.error is not None:
                 raise outcome.error
-            assert outcome.result is not None
-            utterance = utterances[outcome.index]
-            words = outcome.result.text.split()
-            rows.append((utterance.utterance_id, utterance.words, words))
+            rows.append(Hypothesis(utterances[outcome.index], outcome.nbest))
             progress.advance(1)
-    return sorted(rows)
+    return sorted(rows, key=lambda row: row.utterance.utterance_id)
 
 
 def _source(utterance: Utterance, chunk_s: float) -> AudioSource:

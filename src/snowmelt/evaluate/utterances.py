@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from lhotse.cut import Cut
 
 from snowmelt.audio.samples import Float32Array
-from snowmelt.data.cuts import AudioCache, cut_text, load_samples
+from snowmelt.data.alignment import TimedWord
+from snowmelt.data.cuts import AudioCache, cut_text, cut_words, load_samples
+from snowmelt.runtime.recognizer import RecognitionResult
 
 __all__ = ["Hypothesis", "Utterance", "from_cuts"]
-
-# Utterance id, words said, words recognised: a row of the result files.
-Hypothesis = tuple[str, list[str], list[str]]
 
 
 @dataclass(frozen=True)
@@ -26,12 +25,34 @@ class Utterance:
         words: what was said.
         duration_s: length of the sound in seconds.
         load: gives the sample rate and the samples, (num_samples,) float32; may raise UserError.
+        timed_words: the words with their times, where the corpus knows them; otherwise empty.
+        speaker: who said it; empty if that is not known.
     """
 
     utterance_id: str
     words: list[str]
     duration_s: float
     load: Callable[[], tuple[int, Float32Array]]
+    timed_words: tuple[TimedWord, ...] = ()
+    speaker: str = ""
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """What was recognised in an utterance.
+
+    Attributes:
+        utterance: what was said.
+        nbest: what was recognised, at least one; the first is what counts.
+    """
+
+    utterance: Utterance
+    nbest: tuple[RecognitionResult, ...]
+
+    @property
+    def row(self) -> tuple[str, list[str], list[str]]:
+        """Utterance id, words said, words recognised: a row of the result files."""
+        return self.utterance.utterance_id, self.utterance.words, self.nbest[0].text.split()
 
 
 def from_cuts(cuts: Iterable[Cut]) -> list[Utterance]:
@@ -42,5 +63,25 @@ def from_cuts(cuts: Iterable[Cut]) -> list[Utterance]:
         return lambda: (int(cut.sampling_rate), load_samples(cut, cache))
 
     return [
-        Utterance(cut.id, cut_text(cut).split(), float(cut.duration), loader(cut)) for cut in cuts
+        Utterance(
+            cut.id,
+            cut_text(cut).split(),
+            float(cut.duration),
+            loader(cut),
+            _timed_words(cut),
+            _speaker(cut),
+        )
+        for cut in cuts
     ]
+
+
+def _timed_words(cut: Cut) -> tuple[TimedWord, ...]:
+    return tuple(
+        TimedWord(word.symbol, word.start, round(word.start + word.duration, ndigits=8))
+        for word in cut_words(cut)
+    )
+
+
+def _speaker(cut: Cut) -> str:
+    speakers = {supervision.speaker or "" for supervision in cut.supervisions}
+    return speakers.pop() if len(speakers) == 1 else ""

@@ -188,12 +188,15 @@ def _recurrence(
         lens: (N,) or None.
     """
     outputs: list[Tensor] = []
+    # Turned once, not at every frame: an exporter would store the turned weights as often.
+    recurrent = weight_hh.t()
+    projection = None if weight_hr is None else weight_hr.t()
     for t, gate in enumerate(gates.unbind(0)):
-        i, f, g, o = (gate + F.linear(h, weight_hh)).split(c.size(1), dim=-1)
+        i, f, g, o = (gate + torch.matmul(h, recurrent)).split(c.size(1), dim=-1)
         new_c = f.sigmoid() * c + i.sigmoid() * g.tanh()
         new_h = o.sigmoid() * new_c.tanh()
-        if weight_hr is not None:
-            new_h = F.linear(new_h, weight_hr)
+        if projection is not None:
+            new_h = torch.matmul(new_h, projection)
         outputs.append(new_h)
         if lens is None:
             h, c = new_h, new_c

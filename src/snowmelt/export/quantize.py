@@ -2,7 +2,7 @@
 
 Dynamic quantisation: weights are rounded once, with a scale for each output channel; what they are
 multiplied with at every call, by the range it has there. Pointwise convolutions are matrix products
-in our graphs, so they are included; the prediction network's embedding too, as in the original.
+in our graphs, so they are included; the prediction network's tables too, as in the original.
 Convolutions over time or frequency and products with constants that are no layer's weights (the
 positions of the attention) stay as they are: they would lose accuracy and gain nothing.
 
@@ -85,8 +85,11 @@ def _layers(part: str, graph: Any) -> list[Layer]:
             users.setdefault(node.input[1], []).append(i)
         elif node.op_type == "Gather" and part == "decoder" and node.input[0] in sizes:
             users.setdefault(node.input[0], []).append(i)
-    # The node's own kind says nothing, but for two products in one module.
-    first = [graph.node[nodes[0]].name.strip("/") for nodes in users.values()]
+    # The node's own kind says nothing, but for two products in one module; a table has a name.
+    first = [
+        weight if graph.node[nodes[0]].op_type == "Gather" else graph.node[nodes[0]].name.strip("/")
+        for weight, nodes in users.items()
+    ]
     modules = [name.rpartition("/")[0] for name in first]
     times = Counter(modules)
     return [
@@ -136,7 +139,7 @@ class _Rewriting:
         if not is_rounded:
             self.nodes.append(node)
         elif node.op_type == "Gather":
-            self._embedding(node)
+            self._table(node)
         else:
             self._product(node)
 
@@ -159,7 +162,7 @@ class _Rewriting:
         if bias is not None:
             self._node("Add", [scaled, bias], out)
 
-    def _embedding(self, node: Any) -> None:
+    def _table(self, node: Any) -> None:
         values = self._values(node.input[0])
         scale = np.asarray(np.abs(values).max() / _LARGEST)  # one for all rows
         integers, scales = self._constants(node.input[0], values, scale)

@@ -24,7 +24,7 @@ from snowmelt.data.cuts import AudioCache
 from snowmelt.data.feature_rows import STORAGE_TYPE, rows_file_size, rows_key, write_rows
 from snowmelt.data.features import FeatureReader
 from snowmelt.prepare.manifests import write_manifest
-from snowmelt.prepare.workers import Workers
+from snowmelt.prepare.workers import Executor
 
 __all__ = ["CutCounts", "write_cuts", "write_cuts_with_features"]
 
@@ -89,7 +89,7 @@ def write_cuts_with_features(
     *,
     source: Callable[[MonoCut], str],
     title: str,
-    workers: Workers,
+    workers: Executor,
 ) -> CutCounts:
     """A manifest of cuts and, in files beside it, their features.
 

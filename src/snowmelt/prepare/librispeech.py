@@ -29,7 +29,7 @@ from snowmelt.prepare.manifests import (
     read_manifest,
     write_manifest,
 )
-from snowmelt.prepare.workers import Workers
+from snowmelt.prepare.workers import Executor
 
 __all__ = [
     "SPEED_FACTORS",
@@ -85,7 +85,7 @@ def chapter_fingerprint(folder: Path) -> str | None:
 
 
 def write_part_manifests(
-    folder: Path, recordings: Path, supervisions: Path, workers: Workers
+    folder: Path, recordings: Path, supervisions: Path, workers: Executor
 ) -> str:
     """Manifests of the recordings and of the transcripts of a part.
 

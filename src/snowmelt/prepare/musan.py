@@ -18,7 +18,7 @@ from snowmelt.core.errors import DataError
 from snowmelt.core.progress import progress_bar
 from snowmelt.data.noise import NOISE_SUFFIXES, noise_windows
 from snowmelt.prepare.manifests import portable_path, read_manifest, write_manifest
-from snowmelt.prepare.workers import Workers
+from snowmelt.prepare.workers import Executor
 
 __all__ = ["KINDS", "noise_cuts", "noise_fingerprint", "write_noise_manifests"]
 
@@ -34,7 +34,7 @@ def noise_fingerprint(folder: Path) -> str | None:
     return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
 
-def write_noise_manifests(folder: Path, manifests: Sequence[Path], workers: Workers) -> str:
+def write_noise_manifests(folder: Path, manifests: Sequence[Path], workers: Executor) -> str:
     """Manifests of the recordings of each kind, in the order of `KINDS`; empty where none are.
 
     Returns:

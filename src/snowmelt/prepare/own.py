@@ -30,7 +30,7 @@ from snowmelt.core.progress import progress_bar
 from snowmelt.prepare.manifests import portable_path, read_manifest, write_manifest
 from snowmelt.prepare.pipeline import Step
 from snowmelt.prepare.transcripts import Transcribed
-from snowmelt.prepare.workers import Workers
+from snowmelt.prepare.workers import Executor
 from snowmelt.text.normalise import LetterCase, normalise
 
 __all__ = ["SPLITS", "OwnCorpus", "own_steps", "split_speakers"]
@@ -76,7 +76,7 @@ class _Sound(NamedTuple):
     problem: str = ""
 
 
-def own_steps(corpus: OwnCorpus, data_dir: Path, workers: Workers) -> list[Step]:
+def own_steps(corpus: OwnCorpus, data_dir: Path, workers: Executor) -> list[Step]:
     """The preparation: stage 1 listens to the sound files, stage 2 writes the cuts."""
     folder = data_dir / corpus.name
     recordings = folder / "recordings.jsonl.gz"
@@ -122,7 +122,7 @@ def _fingerprint(audio_dir: Path, sounds: Iterable[str]) -> str:
 
 
 def _write_recordings(
-    corpus: OwnCorpus, names: Sequence[str], folder: Path, manifest: Path, workers: Workers
+    corpus: OwnCorpus, names: Sequence[str], folder: Path, manifest: Path, workers: Executor
 ) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     listen = partial(_listen, corpus.audio_dir, folder)

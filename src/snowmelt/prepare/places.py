@@ -11,7 +11,7 @@ from typing import Final
 from lhotse import MonoCut
 
 from snowmelt.prepare.manifests import portable_path
-from snowmelt.prepare.workers import Workers
+from snowmelt.prepare.workers import Executor, Workers
 
 __all__ = ["BASE_URL", "Places"]
 
@@ -33,7 +33,7 @@ class Places:
     data: Path
     downloads: Path
     base_url: str = BASE_URL
-    workers: Workers = field(default_factory=Workers)
+    workers: Executor = field(default_factory=Workers)
 
     @property
     def manifests(self) -> Path:

@@ -12,17 +12,30 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Final, Self, TypeVar
+from typing import Final, Protocol, Self, TypeVar
 
 from snowmelt.core.errors import UserError
 
-__all__ = ["Workers"]
+__all__ = ["Executor", "Workers"]
 
 _Job = TypeVar("_Job")
 _Result = TypeVar("_Result")
 
 # Jobs that are handed out beyond the one each worker is busy with.
 _AHEAD: Final = 2
+
+
+class Executor(Protocol):
+    """Who works, in a block at whose end everything that was started ends."""
+
+    def __enter__(self) -> Self:
+        """Nothing is started yet."""
+
+    def __exit__(self, *error: object) -> None:
+        """Nobody works any more."""
+
+    def map(self, function: Callable[[_Job], _Result], jobs: Iterable[_Job]) -> Iterator[_Result]:
+        """Results of a function of a module's top level for each job, in order; see `Workers`."""
 
 
 class Workers:

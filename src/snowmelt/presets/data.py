@@ -59,7 +59,7 @@ class DataConfig:
     train_parts: tuple[str, ...] = ()
     dev_parts: tuple[str, ...] = ()
     test_parts: tuple[str, ...] = ()
-    on_the_fly_feats: bool = True
+    on_the_fly_feats: bool | None = None  # None: stored features where there are fitting ones
     max_duration: float = 200.0
     bucketing_sampler: bool = True
     num_buckets: int = 30
@@ -77,6 +77,9 @@ class DataConfig:
     enable_spec_aug: bool = True
     spec_aug_time_warp_factor: int = 80
     spec_aug_num_frame_masks: int = 10
+    vtlp_warp: float = 0.0  # frequencies are stretched by a factor within 1 +- this
+    filter_augment_db: float = 0.0  # a random filter has gains within +- this
+    cut_edges: float = 0.0  # share of the utterances without any silence around them
     max_tail_s: float = 0.0  # up to this much digital silence is appended in training
     num_workers: int = 1
 
@@ -92,6 +95,11 @@ class DataConfig:
             ),
             not_negative=("min_utterance_s", "max_tail_s", "gap", "spec_aug_num_frame_masks"),
         )
+        if not 0.0 <= self.cut_edges <= 1.0:
+            raise ConfigError(
+                f"cut_edges is {self.cut_edges:g}, it must be from 0 to 1",
+                hint="it is the share of the utterances that are cut",
+            )
         if self.duration_factor < 1.0:
             raise ConfigError(
                 f"duration_factor is {self.duration_factor:g}, it must be at least 1",

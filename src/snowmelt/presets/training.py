@@ -54,6 +54,7 @@ class TrainConfig:
     ctc_loss_scale: float = 0.0
     frame_loss_scale: float = 0.0  # which word is spoken now
     frame_loss_batches: float = 0.0  # the frame loss fades over so many batches; 0: it stays
+    context_dropout: float = 0.0  # share of the decoder's tokens that it does not see
     normalise_features: bool = False  # fold mean and deviation of the features into fresh weights
     schedule_scale: float = 1.0
     seed: int = 42
@@ -94,6 +95,7 @@ class TrainConfig:
                 "ctc_loss_scale",
                 "frame_loss_scale",
                 "frame_loss_batches",
+                "context_dropout",
                 "delay_penalty",
                 "delay_penalty_start",
                 "delay_penalty_ramp",
@@ -103,6 +105,11 @@ class TrainConfig:
         )
         if self.seed > _MAX_SEED:
             raise ConfigError(f"seed is {self.seed}, it must be at most {_MAX_SEED}", "42 is usual")
+        if self.context_dropout >= 1.0:
+            raise ConfigError(
+                f"context_dropout is {self.context_dropout:g}, it must be below 1",
+                hint="0.2 is a fair start for a small corpus",
+            )
         if self.use_fp16 and self.use_bf16:
             raise ConfigError(
                 "use_fp16 and use_bf16 are both on", hint="choose one: bf16 where the device has it"

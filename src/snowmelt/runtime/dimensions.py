@@ -55,19 +55,23 @@ def dimensions_of(config: ModelConfig) -> Dimensions:
     return {key: value for key, value in asdict(config).items() if key not in _OF_TRAINING}
 
 
-def onnx_dimensions(metadata: Mapping[str, str]) -> Dimensions:
+def onnx_dimensions(metadata: Mapping[str, str], name: str = "the ONNX encoder") -> Dimensions:
     """What the metadata of an encoder's ONNX file says: by far not all.
+
+    Args:
+        metadata: of the file.
+        name: what to call it in messages.
 
     Raises:
         CheckpointError: a value is no list of whole numbers.
     """
     family = metadata.get("model_type", "")
     found: dict[str, int | tuple[int, ...] | str] = {"encoder": family}
-    for name, key in _ONNX_KEYS.get(family, {}).items():
+    for setting, key in _ONNX_KEYS.get(family, {}).items():
         if key in metadata:
-            found[name] = _numbers(key, metadata[key])
+            found[setting] = _numbers(key, metadata[key], name)
     if "left_context_len" in metadata and "decode_chunk_len" in found:
-        left = _numbers("left_context_len", metadata["left_context_len"])
+        left = _numbers("left_context_len", metadata["left_context_len"], name)
         # The first stack keeps the most; the front end halves the rate.
         longest = max(left) if isinstance(left, tuple) else left
         found["num_left_chunks"] = longest * 2 // int(metadata["decode_chunk_len"])
@@ -119,12 +123,12 @@ def _text(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def _numbers(key: str, text: str) -> int | tuple[int, ...]:
+def _numbers(key: str, text: str, name: str) -> int | tuple[int, ...]:
     try:
         numbers = tuple(int(word) for word in text.split(","))
     except ValueError:
         raise CheckpointError(
-            f"the ONNX encoder says {key} is {text!r}, which are no whole numbers",
+            f"{name} says {key} is {text!r}, which are no whole numbers",
             "export the model again",
         ) from None
     return numbers if "," in text else numbers[0]

@@ -16,8 +16,10 @@ from snowmelt.runtime.backends.onnx import OnnxModels
 from snowmelt.runtime.bundle import ONNX_FILES, Bundle
 from snowmelt.runtime.bundle_store import BundleStore
 from snowmelt.runtime.doctor_onnx import contract_problems, metadata_problems
+from snowmelt.runtime.hub import local_path
 from snowmelt.runtime.info_kinds import Kind, kind_of
 from snowmelt.runtime.load_bundle import onnx_form, torch_form
+from snowmelt.runtime.model_in import model_in
 
 __all__ = ["Problem", "find_problems"]
 
@@ -38,8 +40,9 @@ def find_problems(path: str | Path) -> list[Problem]:
     Args:
         path: as for `runtime.info.describe`.
     """
-    path = Path(path)
     try:
+        path = local_path(path)
+        path = model_in(path) if path.is_dir() else path
         return list(_problems(path, kind_of(path)))
     except UserError as error:
         return [Problem(error.message, error.hint)]
@@ -58,9 +61,6 @@ def _problems(path: Path, kind: Kind) -> Iterator[Problem]:
     if kind == "bundle":
         yield from _bundle(path)
         return
-    if kind == "torchscript folder":
-        traced = path / "encoder_jit_trace.pt"
-        path = traced if traced.exists() else path / "cpu_jit.pt"
     if kind in ("onnx folder", "onnx file"):
         for encoder in _encoders(path):
             found = [Problem(*problem) for problem in metadata_problems(encoder)]

@@ -23,6 +23,8 @@ _PACKAGES: Final = (
     "lhotse",
     "onnxruntime",
     "onnx",
+    "safetensors",
+    "huggingface_hub",
 )
 
 # Extensions that decide which matrix products a CPU has.

@@ -104,7 +104,7 @@ def _snapshot(address: _Address, text: str) -> Path:
             f"Hugging Face has no repository {address.repo}, or it is private",
             "look at its name; for a private one: hf auth login",
         ) from None
-    except (errors.LocalEntryNotFoundError, errors.IncompleteSnapshotError):
+    except errors.LocalEntryNotFoundError:  # nothing of it, or not all
         raise CheckpointError(
             f"{text} is not in the cache of this machine, and Hugging Face cannot be reached",
             "run it once with a network and without HF_HUB_OFFLINE; what was fetched is kept",

@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 from snowmelt.core.config import to_dict
 from snowmelt.core.errors import CheckpointError
 from snowmelt.runtime.bundle import Bundle
+from snowmelt.runtime.bundle_store import SUFFIX
+from snowmelt.runtime.hub import local_path
 from snowmelt.runtime.info_kinds import kind_of
+from snowmelt.runtime.model_in import model_in
 from snowmelt.text.tokenizer import Tokenizer, load_tokenizer, load_tokens, vocabulary_hash
 
 if TYPE_CHECKING:
@@ -49,7 +52,7 @@ def describe(path: str | Path) -> dict[str, Any]:
     Args:
         path: a bundle, a checkpoint (ours, or icefall's), an experiment's folder, an ONNX file or a
             folder of them, a TorchScript file or a folder of them, tokens.txt, bpe.model or their
-            folder.
+            folder; or hf:owner/name.
 
     Returns:
         nested dict and list of None, bool, int, float and str; "path" and "kind" are always there.
@@ -57,7 +60,9 @@ def describe(path: str | Path) -> dict[str, Any]:
     Raises:
         UserError: it does not exist, cannot be read, or is nothing of the above.
     """
-    path = Path(path)
+    path = local_path(path)
+    if path.is_dir() and not _holds_it_itself(path):
+        path = model_in(path)
     kind = kind_of(path)
     facts: dict[str, Any] = {"path": str(path), "kind": kind}
     if kind == "bundle":
@@ -79,6 +84,13 @@ def describe(path: str | Path) -> dict[str, Any]:
     if kind == "tokens":
         return facts | {"vocabulary": _vocabulary(load_tokens(path))}
     return facts | {"vocabulary": _vocabulary(load_tokenizer(path))}
+
+
+def _holds_it_itself(folder: Path) -> bool:
+    """Whether all that is in a folder is told, not only the model that would be loaded."""
+    return folder in (model_in(folder), model_in(folder).parent) and not any(
+        folder.glob(f"*{SUFFIX}")
+    )
 
 
 def _bundle(path: Path) -> dict[str, Any]:

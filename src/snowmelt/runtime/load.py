@@ -7,24 +7,20 @@
     folder/encoder<...>.onnx   one of several such sets
     cpu_jit.pt                 a scripted model, with its vocabulary beside it
     encoder_jit_trace.pt       a traced one, with decoder_jit_trace.pt and joiner_jit_trace.pt
+    ModelFiles                 three traced or ONNX files of any names
     name.snowmelt, folder      a bundle
     hf:owner/name              any of these in a repository of Hugging Face
-    ModelFiles                 three traced or ONNX files of any names
 
 Invariant: torch is imported inside functions only, when a model that needs it is really loaded.
 """
 
 import dataclasses
-from collections.abc import Container, Mapping
-from dataclasses import dataclass
+import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from snowmelt.checkpoint.experiment import (
-    ExperimentConfig,
-    load_experiment,
-    numbered_checkpoints,
-)
+from snowmelt.checkpoint.experiment import ExperimentConfig, load_experiment
 from snowmelt.checkpoint.heads import MAIN_HEAD
 from snowmelt.core.errors import CheckpointError
 from snowmelt.presets.models import ModelConfig, ZipformerConfig
@@ -33,17 +29,17 @@ from snowmelt.runtime.bundle import Bundle
 from snowmelt.runtime.bundle_store import is_bundle
 from snowmelt.runtime.dimensions import check_dimensions, dimensions_of
 from snowmelt.runtime.filled import filled_transducer
+from snowmelt.runtime.hub import local_path
 from snowmelt.runtime.load_bundle import load_bundle
 from snowmelt.runtime.load_onnx import load_onnx
 from snowmelt.runtime.model_files import ModelFiles
-from snowmelt.runtime.stored import stored_features, stored_tail
+from snowmelt.runtime.model_in import model_in
 from snowmelt.runtime.vocabulary import require_vocabulary, tokenizer_beside
+from snowmelt.runtime.weights_choice import WeightsChoice
 from snowmelt.search.methods import SearchOptions
 from snowmelt.text.tokenizer import Tokenizer, vocabulary_hash
 
 if TYPE_CHECKING:
-    import torch
-
     from snowmelt.models.transducer import Transducer
 
 __all__ = [
@@ -54,64 +50,10 @@ __all__ = [
     "load_transducer",
 ]
 
-# As many epochs as the original's decode.py averages; a shorter run averages what it has.
-_DEFAULT_AVG: Final = 9
+_logger = logging.getLogger(__name__)
 
 # What `export` makes of an average.
 _EXPORTED_NAME: Final = "pretrained.pt"
-
-
-@dataclass(frozen=True)
-class WeightsChoice:
-    """Which checkpoints of an experiment are averaged; names are the recipe's options.
-
-    Attributes:
-        epoch: last epoch, counted from 1; None for the newest one.
-        iteration: above 0, take checkpoint-<iteration>.pt and those before it, not epochs.
-        avg: how many epochs (or checkpoints); None for nine, or as many as there are.
-        use_averaged_model: average with the running means that training keeps, over all batches
-            of these epochs, and not only the models at their ends.
-    """
-
-    epoch: int | None = None
-    iteration: int = 0
-    avg: int | None = None
-    use_averaged_model: bool = True
-
-    def resolved(self, exp_dir: Path) -> "WeightsChoice":
-        """The same choice with every number filled in.
-
-        Raises:
-            CheckpointError: the experiment has no checkpoint.
-        """
-        if not exp_dir.is_dir():
-            raise CheckpointError(
-                f"the experiment {exp_dir} is no folder", "give the --exp-dir of a training"
-            )
-        if self.iteration > 0:
-            numbers = numbered_checkpoints(exp_dir, "checkpoint")
-            # The running mean needs one checkpoint more: the one before the first.
-            available = sum(n <= self.iteration for n in numbers) - self.use_averaged_model
-            return dataclasses.replace(self, avg=self.avg or max(1, min(_DEFAULT_AVG, available)))
-        epochs = numbered_checkpoints(exp_dir, "epoch")
-        epoch = self.epoch
-        if epoch is None:
-            epoch = max(epochs, default=0)
-        if epoch == 0:
-            raise CheckpointError(
-                f"{exp_dir} has no epoch-N.pt", "train at least one epoch, or choose --iter"
-            )
-        return dataclasses.replace(self, epoch=epoch, avg=self.avg or self._most(epoch, epochs))
-
-    def _most(self, epoch: int, epochs: Container[int]) -> int:
-        """How many epochs up to `epoch` can be averaged, at most the default."""
-        wanted = min(_DEFAULT_AVG, epoch)
-        for avg in range(wanted, 0, -1):
-            # The running mean needs the file before the first only, if there is one at all.
-            needed = (epoch - avg,) if self.use_averaged_model else range(epoch - avg + 1, epoch)
-            if all(number == 0 or number in epochs for number in needed):
-                return avg
-        return wanted  # whose files are then said to be missing
 
 
 class LoadedTransducer(NamedTuple):
@@ -143,17 +85,24 @@ def load_model(
     device: str = "auto",
     num_threads: int | None = None,
 ) -> SpeechModel:
-    """Load a trained model.
+    """Load a trained model, whatever form it has; its `weights` and the log say what was chosen.
+
+    Of a folder, without options: a bundle; else an experiment's pretrained.pt, or the newest
+    average of its checkpoints if there is none; else ONNX files; else weights alone; else a
+    TorchScript program (`runtime.model_in`). Of a bundle: its ONNX files, unless the options ask
+    for what only the weights for torch can do.
 
     Args:
-        path: an experiment's folder, or one of its checkpoint files; a folder with three ONNX files
-            and tokens.txt, or the encoder among them; or three files by name.
+        path: an experiment's folder, or one of its checkpoint files; pretrained.pt with its
+            vocabulary; a bundle, folder or file; a folder with three ONNX files and tokens.txt, or
+            the encoder among them; cpu_jit.pt or encoder_jit_trace.pt; three files by name; or
+            hf:owner/name, a repository of Hugging Face with any of these.
         weights: which checkpoints of a folder to average; None for its pretrained.pt, or the
             newest average if there is none. A file is taken as it is.
         head: of a training on several corpora, whose decoder and joiner to use: "main", or the
             short name of another corpus, as in `decoder_<name>`.
-        decode_chunk_len: feature frames of 10 ms the encoder advances by; None for the value in
-            config.yaml, or that of the ONNX files, which cannot be changed.
+        decode_chunk_len: feature frames of 10 ms the encoder advances by; None: as trained, or as
+            exported. ONNX files cannot be changed.
         num_left_chunks: chunks of left context of a Zipformer's attention; None: as trained, for
             weights alone the recipe's four. Exported files cannot be changed.
         tokenizer: the vocabulary, for files without one beside them; of an experiment it must be
@@ -166,51 +115,99 @@ def load_model(
         UserError: a file is missing or damaged, or does not fit the model; no such head or device.
 
     Example:
-        recognizer = OnlineRecognizer(load_model("runs/digits"))
+        model = load_model("digits.snowmelt")
+        print(model.weights)  # digits.snowmelt (ONNX)
+        recognizer = OnlineRecognizer(model)
     """
-    path = path if isinstance(path, ModelFiles) else _existing(path)
-    asked = {"averaging checkpoints": weights is not None, "another head": head != MAIN_HEAD}
+    path = path if isinstance(path, ModelFiles) else _found(path)
+    model = _loaded(
+        path,
+        _Asked(weights, head, decode_chunk_len, num_left_chunks, tokenizer, device, num_threads),
+    )
+    if num_left_chunks is not None:
+        asked = {"num_left_chunks": num_left_chunks}
+        if check_dimensions(model.dimensions, asked, model.weights):
+            raise CheckpointError(f"{model.weights} does not say what its left context is")
+    _logger.info("Model: %s", model.weights)
+    return model
+
+
+def default_search(path: str | Path | ModelFiles) -> SearchOptions:
+    """How a model recognises where nothing else is asked for, before it is loaded.
+
+    Raises:
+        UserError: it does not exist, or is a damaged bundle.
+    """
+    if isinstance(path, ModelFiles):
+        return SearchOptions()
+    path = _found(path)
+    return Bundle(path).facts.search if is_bundle(path) else SearchOptions()
+
+
+class _Asked(NamedTuple):
+    """The options of `load_model`."""
+
+    weights: WeightsChoice | None
+    head: str
+    decode_chunk_len: int | None
+    num_left_chunks: int | None
+    tokenizer: Tokenizer | None
+    device: str
+    num_threads: int | None
+
+
+def _loaded(path: Path | ModelFiles, asked: _Asked) -> SpeechModel:
+    """The model of a path, by what the path is."""
+    fixed = {
+        "averaging checkpoints": asked.weights is not None,
+        "another head": asked.head != MAIN_HEAD,
+    }
     if isinstance(path, Path) and is_bundle(path):
-        _refuse(asked, f"{path} is a bundle")
-        bundle = Bundle(path)
-        _require_own(tokenizer, bundle.tokenizer, path)
-        model = load_bundle(
-            bundle, decode_chunk_len=decode_chunk_len, device=device, num_threads=num_threads
+        _refuse(fixed, f"{path} is a bundle")
+        return load_bundle(
+            Bundle(path),
+            decode_chunk_len=asked.decode_chunk_len,
+            tokenizer=asked.tokenizer,
+            device=asked.device,
+            num_threads=asked.num_threads,
         )
-        return _with_left_context(model, num_left_chunks)
     if _is_onnx(path):
-        asked[f"device {device}"] = device not in ("auto", "cpu")
-        _refuse(asked, f"{path} holds ONNX files")
-        model = load_onnx(
+        fixed[f"device {asked.device}"] = asked.device not in ("auto", "cpu")
+        _refuse(fixed, f"{path} holds ONNX files")
+        return load_onnx(
             path,
-            decode_chunk_len=decode_chunk_len,
-            tokenizer=tokenizer,
-            num_threads=num_threads or 1,
+            decode_chunk_len=asked.decode_chunk_len,
+            tokenizer=asked.tokenizer,
+            num_threads=asked.num_threads or 1,
         )
-        return _with_left_context(model, num_left_chunks)
 
     import torch
 
     from snowmelt.checkpoint.files import is_torchscript
     from snowmelt.models.device import pick_device
     from snowmelt.runtime.backends.torch_eager import TorchBackend
+    from snowmelt.runtime.load_torchscript import load_torchscript
 
-    if num_threads is not None:
-        torch.set_num_threads(num_threads)
-    torch_device = pick_device(device)
+    if asked.num_threads is not None:
+        torch.set_num_threads(asked.num_threads)
+    torch_device = pick_device(asked.device)
     if isinstance(path, ModelFiles) or (path.is_file() and is_torchscript(path)):
-        _refuse(asked, f"{path} is a TorchScript program")
-        model = _load_script(path, decode_chunk_len, tokenizer, torch_device)
-        return _with_left_context(model, num_left_chunks)
+        _refuse(fixed, f"{path} is a TorchScript program")
+        return load_torchscript(
+            path,
+            decode_chunk_len=asked.decode_chunk_len,
+            tokenizer=asked.tokenizer,
+            device=torch_device,
+        )
     network, config, tokenizer, description, head = load_transducer(
         path,
-        weights=weights,
-        head=head,
-        decode_chunk_len=decode_chunk_len,
-        num_left_chunks=num_left_chunks,
-        tokenizer=tokenizer,
+        weights=asked.weights,
+        head=asked.head,
+        decode_chunk_len=asked.decode_chunk_len,
+        num_left_chunks=asked.num_left_chunks,
+        tokenizer=asked.tokenizer,
     )
-    model = SpeechModel(
+    return SpeechModel(
         backend=TorchBackend(network, config.model, unk_id=tokenizer.unk_id, device=torch_device),
         tokenizer=tokenizer,
         features=config.features,
@@ -219,17 +216,6 @@ def load_model(
         head=head,
         dimensions=dimensions_of(config.model),
     )
-    return _with_left_context(model, num_left_chunks)
-
-
-def default_search(path: str | Path) -> SearchOptions:
-    """How a model recognises where nothing else is asked for, before it is loaded.
-
-    Raises:
-        UserError: a bundle is damaged.
-    """
-    path = Path(path)
-    return Bundle(path).facts.search if is_bundle(path) else SearchOptions()
 
 
 def load_transducer(
@@ -253,12 +239,17 @@ def load_transducer(
     Raises:
         UserError: as `load_model`.
     """
-    path = _existing(path)
+    path = _found(path)
     if path.is_file() and not (path.parent / "config.yaml").exists():
         config, tokenizer = _guessed(path, tokenizer)
     else:
         config, own = load_experiment(path if path.is_dir() else path.parent)
-        _require_own(tokenizer, own, path)
+        if tokenizer is not None and vocabulary_hash(tokenizer) != vocabulary_hash(own):
+            raise CheckpointError(
+                f"the vocabulary given has {tokenizer.vocab_size} tokens and is not the one that "
+                f"{path} was trained with ({own.vocab_size})",
+                "leave --tokens and --bpe-model out: the experiment holds its own",
+            )
         tokenizer = own
     part = config.data.part_of_head(head)
     if head in (part.label, part.corpus):
@@ -282,24 +273,6 @@ def load_transducer(
     return LoadedTransducer(model, config, tokenizer, description, head)
 
 
-def _require_own(given: Tokenizer | None, own: Tokenizer, path: Path) -> None:
-    if given is not None and vocabulary_hash(given) != vocabulary_hash(own):
-        raise CheckpointError(
-            f"the vocabulary given has {given.vocab_size} tokens and is not the one that {path} "
-            f"was trained with ({own.vocab_size})",
-            "leave --tokens and --bpe-model out: the model holds its own",
-        )
-
-
-def _with_left_context(model: SpeechModel, num_left_chunks: int | None) -> SpeechModel:
-    """The model, if it has the left context that was asked for."""
-    if num_left_chunks is not None:
-        asked = {"num_left_chunks": num_left_chunks}
-        if check_dimensions(model.dimensions, asked, model.weights):
-            raise CheckpointError(f"{model.weights} does not say what its left context is")
-    return model
-
-
 def _with_chunks(
     config: ModelConfig, decode_chunk_len: int | None, num_left_chunks: int | None
 ) -> ModelConfig:
@@ -319,14 +292,15 @@ def _guessed(path: Path, tokenizer: Tokenizer | None) -> tuple[ExperimentConfig,
     return ExperimentConfig(model=model), tokenizer or tokenizer_beside(path)
 
 
-def _existing(path: str | Path) -> Path:
-    path = Path(path)
+def _found(path: str | Path) -> Path:
+    """The model itself: a file or a folder on this machine."""
+    path = local_path(path)
     if not path.exists():
         raise CheckpointError(
             f"model {path} does not exist",
-            "give an experiment's folder, a checkpoint file or a folder of ONNX files",
+            "give an experiment's folder, a checkpoint file, a bundle or a folder of ONNX files",
         )
-    return path
+    return model_in(path) if path.is_dir() else path
 
 
 def _refuse(asked: Mapping[str, bool], what_it_is: str) -> None:
@@ -342,54 +316,6 @@ def _is_onnx(path: Path | ModelFiles) -> bool:
         return path.suffix == ".onnx"
     # An experiment may hold exported files beside its checkpoints.
     return not (path / "config.yaml").exists() and any(path.glob("encoder*.onnx"))
-
-
-def _load_script(
-    path: Path | ModelFiles,
-    decode_chunk_len: int | None,
-    tokenizer: Tokenizer | None,
-    device: "torch.device",
-) -> SpeechModel:
-    from snowmelt.runtime.backends.torchscript import (
-        ScriptModels,
-        script_facts,
-        scripted_backend,
-        traced_backend,
-    )
-
-    if isinstance(path, Path) and path.name.startswith("encoder"):
-        rest = path.name.removeprefix("encoder")
-        path = ModelFiles(path, path.with_name(f"decoder{rest}"), path.with_name(f"joiner{rest}"))
-    first = path.encoder if isinstance(path, ModelFiles) else path
-    facts = script_facts(first)
-    tokenizer = tokenizer or tokenizer_beside(first)
-    if isinstance(path, ModelFiles):
-        models = ScriptModels(path.encoder, path.decoder, path.joiner)
-        backend = traced_backend(models, unk_id=tokenizer.unk_id, device=device)
-        if decode_chunk_len not in (None, backend.decode_chunk_len):
-            raise CheckpointError(
-                f"{path} takes chunks of {backend.decode_chunk_len} frames, not of "
-                f"{decode_chunk_len}",
-                f"export it again with --decode-chunk-len {decode_chunk_len}",
-            )
-    else:
-        backend = scripted_backend(
-            path, unk_id=tokenizer.unk_id, decode_chunk_len=decode_chunk_len, device=device
-        )
-    if backend.vocab_size != tokenizer.vocab_size:
-        raise CheckpointError(
-            f"{path} has {backend.vocab_size} tokens, the vocabulary {tokenizer.vocab_size}",
-            "take the tokens.txt that the model was trained with",
-        )
-    require_vocabulary(tokenizer, facts.get("vocabulary_hash"), str(first))
-    return SpeechModel(
-        backend=backend,
-        tokenizer=tokenizer,
-        features=stored_features(facts, str(path)),
-        min_tail_s=stored_tail(facts, str(path)),
-        weights=str(path),
-        dimensions=backend.dimensions,
-    )
 
 
 def _chosen_weights(path: Path, weights: WeightsChoice | None) -> tuple[dict[str, Any], str]:

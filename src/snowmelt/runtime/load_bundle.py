@@ -13,6 +13,8 @@ from snowmelt.runtime.bundle import ONNX_FILES, SAFETENSORS_FILE, Bundle
 from snowmelt.runtime.dimensions import dimensions_of
 from snowmelt.runtime.load_onnx import checked_onnx
 from snowmelt.runtime.stored import stored_features, stored_tail
+from snowmelt.runtime.vocabulary import require_vocabulary
+from snowmelt.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,18 +23,26 @@ __all__ = ["bundle_tensors", "load_bundle", "onnx_form", "torch_form"]
 
 
 def load_bundle(
-    bundle: Bundle, *, decode_chunk_len: int | None, device: str, num_threads: int | None
+    bundle: Bundle,
+    *,
+    decode_chunk_len: int | None,
+    tokenizer: Tokenizer | None,
+    device: str,
+    num_threads: int | None,
 ) -> SpeechModel:
     """The form of a bundle that serves best: ONNX where it can do what is asked for.
 
     Args:
         bundle: what to load.
         decode_chunk_len, device, num_threads: as `load_model`.
+        tokenizer: a vocabulary that must be the bundle's own; None: not compared.
 
     Raises:
         UserError: no form can do it, or a file is damaged or does not fit.
     """
     facts = bundle.facts
+    if tokenizer is not None:
+        require_vocabulary(tokenizer, facts.vocabulary.hash, str(bundle.path))
     has_chunk_len = decode_chunk_len in (None, facts.model.decode_chunk_len)
     if "onnx" in facts.weights and has_chunk_len and device in ("auto", "cpu"):
         return onnx_form(bundle, num_threads=num_threads or 1)
@@ -60,6 +70,7 @@ def onnx_form(bundle: Bundle, *, num_threads: int = 1) -> SpeechModel:
         backend = checked_onnx(
             OnnxModels(*map(bundle.read, ONNX_FILES)),
             bundle.tokenizer,
+            "in it",
             name,
             decode_chunk_len=None,
             num_threads=num_threads,

@@ -21,15 +21,15 @@ def load_onnx(
     path: Path | ModelFiles,
     *,
     decode_chunk_len: int | None,
+    tokenizer: Tokenizer | None,
     num_threads: int,
-    tokenizer: Tokenizer | None = None,
 ) -> SpeechModel:
-    """A folder with three files and tokens.txt, or the encoder among them; or three files by name.
+    """A folder with three files and tokens.txt, the encoder among them, or the three.
 
     Args:
-        path: the folder, or the encoder's file, or the three.
+        path: the folder, the encoder's file, or all files.
         decode_chunk_len: what the files must take; None: whatever they do.
-        tokenizer: the vocabulary; None: the one beside the encoder.
+        tokenizer: the vocabulary; None: the one beside the files.
         num_threads: CPU threads of one calculation.
 
     Raises:
@@ -40,10 +40,11 @@ def load_onnx(
     else:
         models = find_onnx_files(path)
     assert isinstance(models.encoder, Path), models
+    where = "given" if tokenizer else "beside it"
     tokenizer = tokenizer or tokenizer_beside(models.encoder)
     name = str(models.encoder)
     backend = checked_onnx(
-        models, tokenizer, name, decode_chunk_len=decode_chunk_len, num_threads=num_threads
+        models, tokenizer, where, name, decode_chunk_len=decode_chunk_len, num_threads=num_threads
     )
     return SpeechModel(
         backend=backend,
@@ -52,7 +53,7 @@ def load_onnx(
         min_tail_s=stored_tail(backend.metadata, name),
         weights=name,
         dimensions={
-            **onnx_dimensions(backend.metadata),
+            **onnx_dimensions(backend.metadata, name),
             "context_size": backend.scorer.context_size,
             "joiner_dim": backend.joiner_dim,
         },
@@ -62,6 +63,7 @@ def load_onnx(
 def checked_onnx(
     models: OnnxModels,
     tokenizer: Tokenizer,
+    where: str,
     name: str,
     *,
     decode_chunk_len: int | None,
@@ -71,7 +73,8 @@ def checked_onnx(
 
     Args:
         models: the files.
-        tokenizer: the vocabulary found with them.
+        tokenizer: the vocabulary.
+        where: it is from, for messages.
         name: what to call them in messages.
         decode_chunk_len, num_threads: as `load_onnx`.
 
@@ -88,7 +91,8 @@ def checked_onnx(
     if scorer.vocab_size != tokenizer.vocab_size:
         decoder = models.decoder if isinstance(models.decoder, Path) else name
         raise CheckpointError(
-            f"{decoder} has {scorer.vocab_size} tokens, the vocabulary {tokenizer.vocab_size}",
+            f"{decoder} has {scorer.vocab_size} tokens, the vocabulary {where} "
+            f"{tokenizer.vocab_size}",
             "take the tokens.txt that the model was trained with",
         )
     require_vocabulary(tokenizer, scorer.vocabulary_hash, name)

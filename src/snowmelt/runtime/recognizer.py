@@ -17,12 +17,12 @@ from snowmelt.audio.fbank import PADDING_VALUE
 from snowmelt.presets.frames import ENCODER_FRAME_S
 from snowmelt.runtime.backend import SpeechModel
 from snowmelt.runtime.stream import FeatureStream, OfflineStream, OnlineStream
-from snowmelt.runtime.words import Word, graph_words, timed_words
-from snowmelt.search.method import SearchMethod, SearchResult, search_whole
+from snowmelt.runtime.words import Word, confidence, graph_words, timed_words, token_ends
+from snowmelt.search.method import ScoreParts, SearchMethod, SearchResult, n_best
 from snowmelt.search.methods import build_search
 from snowmelt.search.scorer import FloatArray, IntArray
 
-__all__ = ["OfflineRecognizer", "OnlineRecognizer", "RecognitionResult"]
+__all__ = ["OfflineRecognizer", "OnlineRecognizer", "RecognitionResult", "shares"]
 
 
 @dataclass(frozen=True)
@@ -33,21 +33,30 @@ class RecognitionResult:
         text: the words.
         tokens: printed forms of the emitted tokens.
         timestamps: seconds at which each token was emitted, from the start of the segment.
+        token_ends: seconds at which each token ends, see `runtime.words`.
         token_logprobs: natural log of each token's probability.
         words: the words of `text` with their times and confidences.
         start_time: start of the segment in seconds from the start of the stream.
         is_final: True if nothing will be added any more.
         stable_text: the beginning of `text` that can no longer change.
+        log_prob: natural log of the path's score, with all that was added to it.
+        confidence: 0 to 1; where the search has several hypotheses, this one's share of their
+            probability, otherwise exp(mean log-probability of the tokens).
+        score_parts: see `SearchResult`.
     """
 
     text: str
     tokens: tuple[str, ...]
     timestamps: tuple[float, ...]
+    token_ends: tuple[float, ...]
     token_logprobs: tuple[float, ...]
     words: tuple[Word, ...]
     start_time: float
     is_final: bool
     stable_text: str
+    log_prob: float
+    confidence: float
+    score_parts: ScoreParts | None = None
 
 
 class OnlineRecognizer:
@@ -89,6 +98,21 @@ class OnlineRecognizer:
     def decode_chunk_len(self) -> int:
         """Feature frames of 10 ms in a chunk."""
         return self._chunk_len
+
+    @property
+    def max_chunks(self) -> int:
+        """Most chunks that `decode_streams` takes at once."""
+        return self._max_chunks
+
+    def sound_needed_s(self, num_chunks: int) -> float:
+        """Seconds that a stream must have heard before it can advance by its first chunks.
+
+        A window reads a little beyond its chunk: that much a chunk comes later than its own end.
+        """
+        features = self._model.features
+        overlap = self._model.backend.front_end.window_overlap
+        num_frames = num_chunks * self._chunk_len + overlap
+        return features.num_samples_needed(num_frames) / features.sample_rate
 
     def create_stream(self) -> OnlineStream:
         """A stream that has heard nothing."""
@@ -147,12 +171,26 @@ class OnlineRecognizer:
 
     def get_result_all(self, stream: OnlineStream) -> RecognitionResult:
         """The current segment's result with tokens, times and probabilities."""
+        return self.get_nbest(stream, 1)[0]
+
+    def get_nbest(
+        self, stream: OnlineStream, num_nbest: int | None
+    ) -> tuple[RecognitionResult, ...]:
+        """The current segment's hypotheses, the best first.
+
+        There is at least one, and no more than `num_nbest` (None: all); one where the search knows
+        one path only.
+        """
         is_final = self.is_final(stream)
-        found = self._search.result(
-            self._model.backend.scorer, stream.search_state, is_final=is_final
-        )
-        return _result(
-            self._model, found, self._word_table, stream.segment_start, is_final=is_final
+        scorer = self._model.backend.scorer
+        found = n_best(self._search, scorer, stream.search_state, is_final=is_final)
+        return _results(
+            self._model,
+            found,
+            self._word_table,
+            stream.segment_start,
+            is_final=is_final,
+            num_nbest=num_nbest,
         )
 
     def reset(self, stream: OnlineStream, *, keep_history: bool = True) -> None:
@@ -208,9 +246,11 @@ class OfflineRecognizer:
             stream.sound.input_finished()
         features, feature_lens = _padded([stream.sound for stream in streams])
         encoder_proj, lens = self._model.backend.encode_whole(features, feature_lens)
-        found = search_whole(self._search, self._model.backend.scorer, encoder_proj, lens)
-        for stream, result in zip(streams, found, strict=True):
-            stream.found = result
+        scorer = self._model.backend.scorer
+        states = [self._search.init_state(scorer) for _ in streams]
+        states = self._search.step(scorer, encoder_proj, lens, states)
+        for stream, state in zip(streams, states, strict=True):
+            stream.found = n_best(self._search, scorer, state, is_final=True)
 
     def get_result(self, stream: OfflineStream) -> str:
         """The words of a decoded stream."""
@@ -222,9 +262,21 @@ class OfflineRecognizer:
         Raises:
             ValueError: the stream was not decoded.
         """
+        return self.get_nbest(stream, 1)[0]
+
+    def get_nbest(
+        self, stream: OfflineStream, num_nbest: int | None
+    ) -> tuple[RecognitionResult, ...]:
+        """The hypotheses of a decoded stream, the best first; `num_nbest` as in `OnlineRecognizer`.
+
+        Raises:
+            ValueError: the stream was not decoded.
+        """
         if stream.found is None:
             raise ValueError("the stream has no result: call decode_streams first")
-        return _result(self._model, stream.found, self._word_table, 0, is_final=True)
+        return _results(
+            self._model, stream.found, self._word_table, 0, is_final=True, num_nbest=num_nbest
+        )
 
 
 def _new_sound(model: SpeechModel) -> FeatureStream:
@@ -247,6 +299,30 @@ def _padded(sounds: Sequence[FeatureStream]) -> tuple[FloatArray, IntArray]:
     return features, lens
 
 
+def _results(
+    model: SpeechModel,
+    found: Sequence[SearchResult],
+    word_table: Sequence[str] | None,
+    segment_start: int,
+    *,
+    is_final: bool,
+    num_nbest: int | None,
+) -> tuple[RecognitionResult, ...]:
+    scores = [one.log_prob for one in found]
+    confidences = shares(scores) if len(found) > 1 else [confidence(found[0].token_logprobs)]
+    return tuple(
+        _result(model, one, word_table, segment_start, is_final=is_final, share=share)
+        for one, share in zip(found[:num_nbest], confidences, strict=False)
+    )
+
+
+def shares(log_probs: Sequence[float]) -> list[float]:
+    """How sure a search is of each of its hypotheses: their shares of the probability of all."""
+    scores = np.array(log_probs)
+    probs = np.exp(scores - scores.max())
+    return [float(share) for share in probs / probs.sum()]
+
+
 def _result(
     model: SpeechModel,
     found: SearchResult,
@@ -254,6 +330,7 @@ def _result(
     segment_start: int,
     *,
     is_final: bool,
+    share: float,
 ) -> RecognitionResult:
     tokens = tuple(model.tokenizer.id_to_token[i] for i in found.tokens)
     timestamps = tuple(
@@ -285,9 +362,13 @@ def _result(
         text=text,
         tokens=tokens,
         timestamps=timestamps,
+        token_ends=token_ends(timestamps),
         token_logprobs=found.token_logprobs,
         words=words,
         start_time=round(segment_start * ENCODER_FRAME_S, 3),
         is_final=is_final,
         stable_text=stable_text,
+        log_prob=found.log_prob,
+        confidence=share,
+        score_parts=found.score_parts,
     )

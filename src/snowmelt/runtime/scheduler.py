@@ -39,16 +39,21 @@ class Outcome:
     Attributes:
         index: place of the source among all sources, from 0.
         name: its name.
-        result: what was recognised; None if the source failed.
+        nbest: what was recognised, the best hypothesis first; empty if the source failed.
         error: why it failed; None if it did not.
         duration_s: seconds of sound heard.
     """
 
     index: int
     name: str
-    result: RecognitionResult | None
+    nbest: tuple[RecognitionResult, ...]
     error: UserError | None
     duration_s: float
+
+    @property
+    def result(self) -> RecognitionResult | None:
+        """What was recognised; None if the source failed."""
+        return self.nbest[0] if self.nbest else None
 
 
 def decode_ready(
@@ -80,6 +85,7 @@ def recognize(
     *,
     max_streams: int,
     on_partial: Callable[[AudioSource, RecognitionResult], None] | None = None,
+    num_nbest: int | None = 1,
 ) -> Iterator[Outcome]:
     """Recognise sources chunk by chunk, up to `max_streams` of them at a time.
 
@@ -88,6 +94,8 @@ def recognize(
         sources: opened in order, each when a stream has become free.
         max_streams: how many are packed into a batch.
         on_partial: called with the result so far after each step of a source.
+        num_nbest: most hypotheses of an outcome, None for all; a search that knows one path has
+            one.
 
     Yields:
         one outcome a source, in the order in which they end.
@@ -104,13 +112,19 @@ def recognize(
                 error = _feed(recognizer, entry)
                 if error is not None:
                     live.remove(entry)
-                    yield _outcome(recognizer, entry, error)
+                    yield _failure(entry, error)
             advanced = decode_ready(recognizer, [entry.stream for entry in live], max_streams)
             if on_partial is not None:
                 _report(recognizer, live, advanced, on_partial)
             for entry in [e for e in live if recognizer.is_final(e.stream)]:
                 live.remove(entry)
-                yield _outcome(recognizer, entry, error=None)
+                yield Outcome(
+                    index=entry.index,
+                    name=entry.source.name,
+                    nbest=recognizer.get_nbest(entry.stream, num_nbest),
+                    error=None,
+                    duration_s=entry.stream.sound.duration_s,
+                )
     finally:
         for entry in live:
             _close(entry.blocks)
@@ -154,11 +168,11 @@ def _report(
             on_partial(entry.source, recognizer.get_result_all(entry.stream))
 
 
-def _outcome(recognizer: OnlineRecognizer, entry: _Live, error: UserError | None) -> Outcome:
+def _failure(entry: _Live, error: UserError) -> Outcome:
     return Outcome(
         index=entry.index,
         name=entry.source.name,
-        result=None if error else recognizer.get_result_all(entry.stream),
+        nbest=(),
         error=error,
         duration_s=entry.stream.sound.duration_s,
     )

@@ -8,6 +8,7 @@ Invariant: the frames depend on the samples only, never on how they were cut int
 encoder has read is dropped, so memory does not grow with the length of a stream.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -158,7 +159,7 @@ class OfflineStream:
 
     def __init__(self, sound: FeatureStream) -> None:
         self.sound = sound
-        self.found: SearchResult | None = None
+        self.found: Sequence[SearchResult] | None = None  # the best first
 
     def accept_waveform(self, sample_rate: int, samples: npt.ArrayLike) -> None:
         """Hear the next, or all, samples; see `FeatureStream.accept_waveform`."""

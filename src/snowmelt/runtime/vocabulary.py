@@ -49,7 +49,7 @@ def require_vocabulary(tokenizer: Tokenizer, stored_hash: object, name: str) -> 
     """
     if stored_hash and stored_hash != vocabulary_hash(tokenizer):
         raise CheckpointError(
-            f"the vocabulary beside {name} has other tokens, or another order, than the one it was "
+            f"the vocabulary for {name} has other tokens, or another order, than the one it was "
             "made with",
             "take the tokens.txt that the model was trained with",
         )

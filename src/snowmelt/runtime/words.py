@@ -1,7 +1,10 @@
-"""When was each word said, and how sure is the model of it? Tokens with times become words.
+"""When was each token and word said, and how sure is the model of it?
+
+A token lasts from the frame that emits it to the next one's, a word from its first token to its
+last.
 
 Invariant: the words joined by blanks are the tokenizer's text of the same tokens, or the words that
-a graph has found.
+a graph has found. `token_ends` is the only place that says how long something lasts.
 
 Source: icefall, icefall/utils.py, parse_hyp_and_timestamp (which token begins a word).
 """
@@ -11,7 +14,9 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-__all__ = ["Word", "graph_words", "timed_words"]
+from snowmelt.text.tokenizer import joined_tokens
+
+__all__ = ["Word", "confidence", "graph_words", "timed_words", "token_ends"]
 
 _WORD_START: Final = "▁"
 
@@ -33,6 +38,30 @@ class Word(NamedTuple):
     start: float
     end: float
     confidence: float
+
+
+def token_ends(timestamps: Sequence[float]) -> tuple[float, ...]:
+    """Seconds at which tokens end: when the next one begins, at most 0.32 s after their begin.
+
+    Args:
+        timestamps: seconds at which they begin, never falling.
+
+    Example:
+        >>> token_ends([0.2, 0.24, 2.0])
+        (0.24, 0.56, 2.32)
+    """
+    following = (*timestamps[1:], math.inf)
+    return tuple(
+        min(round(start + _LONGEST_TOKEN_S, 3), end)
+        for start, end in zip(timestamps, following, strict=False)
+    )
+
+
+def confidence(token_logprobs: Sequence[float]) -> float:
+    """How sure the model is of some tokens together: exp(mean log-probability), 0 to 1; none: 1."""
+    if not token_logprobs:
+        return 1.0
+    return math.exp(sum(token_logprobs) / len(token_logprobs))
 
 
 def timed_words(
@@ -83,7 +112,7 @@ def graph_words(
         _word(text, group, timestamps, token_logprobs)
         # A graph with steps that take no token may give a word after the last one.
         if group
-        else Word(text, start, start, 1.0)
+        else Word(text, start, start, confidence(()))
         for text, start, group in zip(words, word_timestamps, groups, strict=True)
     )
 
@@ -96,7 +125,7 @@ def _spelled_words(tokens: Sequence[str]) -> Iterator[tuple[str, list[int]]]:
             groups.append([])
         groups[-1].append(i)
     for group in groups:
-        text = "".join(tokens[i] for i in group).removeprefix(_WORD_START)
+        text = joined_tokens([tokens[i] for i in group]).removeprefix(_WORD_START)
         # Nothing follows the blank: it began no word.
         if text:
             yield text, group
@@ -106,8 +135,5 @@ def _word(
     text: str, group: Sequence[int], timestamps: Sequence[float], token_logprobs: Sequence[float]
 ) -> Word:
     """A word of the tokens at the places `group`."""
-    end = round(timestamps[group[-1]] + _LONGEST_TOKEN_S, 3)
-    if group[-1] + 1 < len(timestamps):
-        end = min(end, timestamps[group[-1] + 1])
-    logprob = sum(token_logprobs[i] for i in group) / len(group)
-    return Word(text, timestamps[group[0]], end, math.exp(logprob))
+    end = token_ends(timestamps[group[-1] : group[-1] + 2])[0]
+    return Word(text, timestamps[group[0]], end, confidence([token_logprobs[i] for i in group]))

@@ -13,12 +13,13 @@ Source: arXiv 2211.00484; icefall, egs/librispeech/ASR/pruned_transducer_statele
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from snowmelt.core.errors import ConfigError
+from snowmelt.search.fast_beam_state import Emissions, FastBeamState, Stacked, chain, joined
 from snowmelt.search.graph_advance import (
     FINAL_ARC,
     Active,
@@ -34,57 +35,17 @@ from snowmelt.search.graph_contexts import (
     context_tokens,
 )
 from snowmelt.search.graph_history import ROOT, History, empty_history, pruned, with_emissions
-from snowmelt.search.lattice import LatticeFrames, stream_frames
+from snowmelt.search.lattice import stream_frames
 from snowmelt.search.method import SearchResult, check_step, token_logprobs
 from snowmelt.search.scorer import FloatArray, IntArray, Scorer, initial_context
 from snowmelt.text.graph import DecodingGraph, trivial_graph
 
-__all__ = ["Emissions", "FastBeamSearch", "FastBeamState"]
+__all__ = ["FastBeamSearch"]
 
 _BoolArray = npt.NDArray[np.bool_]
 
 # Emissions of a batch after which those that lead nowhere are thrown away inside a step.
 _PRUNE_AT: Final = 50_000
-
-
-class Emissions(NamedTuple):
-    """What a path gave out."""
-
-    tokens: tuple[int, ...] = ()
-    timestamps: tuple[int, ...] = ()
-    token_logprobs: tuple[float, ...] = ()
-    words: tuple[int, ...] = ()
-    word_timestamps: tuple[int, ...] = ()
-
-
-class FastBeamState(NamedTuple):
-    """One stream between two steps.
-
-    Attributes:
-        contexts: (A,) int64, codes of the active states' contexts.
-        graph_states: (A,) int32.
-        scores: (A,) float64.
-        nodes: (A,) int32, last emission of each in `history`.
-        history: emissions that may still be given up.
-        committed: what all active states have in common.
-        decoder_proj: prediction network output of the distinct contexts, in their order; None
-            before the first step.
-        num_frames: encoder frames searched so far.
-        ended: compat only: last emission and score of the best state that could end the utterance
-            one frame ago; None if there was none.
-        lattice: what was kept of the frames, for searches that need it.
-    """
-
-    contexts: IntArray
-    graph_states: IntArray
-    scores: npt.NDArray[np.float64]
-    nodes: IntArray
-    history: History
-    committed: Emissions = Emissions()
-    decoder_proj: FloatArray | None = None
-    num_frames: int = 0
-    ended: tuple[int, float] | None = None
-    lattice: tuple[LatticeFrames, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -178,7 +139,7 @@ class FastBeamSearch:
             scores = state.scores + self.final_scores(state) if is_final else state.scores
             best = int(scores.argmax())
             node, score = int(state.nodes[best]), float(scores[best])
-        path = _joined(state.committed, self.emissions(state.history, _chain(state.history, node)))
+        path = joined(state.committed, self.emissions(state.history, chain(state.history, node)))
         return SearchResult(
             path.tokens,
             path.timestamps,
@@ -280,34 +241,10 @@ class _Batch:
         self._bits = bits_per_token(scorer.context_size)
         self._mask = (1 << self._bits * (scorer.context_size - 1)) - 1
 
-        sizes = [len(state.scores) for state in states]
-        scores = np.concatenate([state.scores for state in states])
-        self._active = Active(
-            splits=np.cumsum([0, *sizes]),
-            contexts=np.concatenate([state.contexts for state in states]),
-            graph_states=np.concatenate([state.graph_states for state in states]),
-            scores=scores,
-            sources=np.zeros(len(scores), dtype=np.int32),
-            arcs=np.zeros(len(scores), dtype=np.int32),
-        )
-        # The trees become one: their numbers follow one another.
-        offsets = np.cumsum([0] + [len(state.history.parents) for state in states])
-        self._size = int(offsets[-1])
-        self._nodes = np.concatenate(
-            [_moved(state.nodes, offset) for state, offset in zip(states, offsets, strict=False)]
-        )
-        parents = [
-            _moved(state.history.parents, offset)
-            for state, offset in zip(states, offsets, strict=False)
-        ]
-        others = zip(*(state.history[1:] for state in states), strict=True)
-        self._history = History(
-            np.concatenate(parents), *(np.concatenate(arrays) for arrays in others)
-        )
-        self._ended = [
-            None if state.ended is None else (_moved_node(state.ended[0], offset), state.ended[1])
-            for state, offset in zip(states, offsets, strict=False)
-        ]
+        stacked = Stacked.of(states)
+        self._active, self._nodes, self._history = stacked.active, stacked.nodes, stacked.history
+        self._ended = stacked.ended
+        self._size = len(self._history.parents)
         self._table = DecoderTable(scorer)
         for state in states:
             if state.decoder_proj is not None:
@@ -365,28 +302,16 @@ class _Batch:
         _, codes, streams = distinct_contexts(splits, self._active.contexts, everyone)
         decoder_proj = self._table.decoder_proj(self._table.rows(codes))
         states = []
+        stacked = Stacked(self._active, self._nodes, self._history, self._ended)
         for n, old in enumerate(self._old):
-            part, own = slice(splits[n], splits[n + 1]), slice(*own_history[n : n + 2])
-            offset = -own_history[n]
-            end = self._ended[n]
             frames = [
                 frame for frame in self._frames if frame[0].splits[n] < frame[0].splits[n + 1]
             ]
             states.append(
-                FastBeamState(
-                    # Copies: a view would keep the arrays of the whole batch alive.
-                    contexts=self._active.contexts[part].copy(),
-                    graph_states=self._active.graph_states[part].copy(),
-                    scores=self._active.scores[part].copy(),
-                    nodes=_moved(self._nodes[part], offset),
-                    history=History(
-                        _moved(self._history.parents[own], offset),
-                        *(array[own].copy() for array in self._history[1:]),
-                    ),
+                stacked.stream(n, own_history[n], own_history[n + 1])._replace(
                     committed=self._committed[n],
                     decoder_proj=decoder_proj[streams == n],
                     num_frames=int(self._num_frames[n]),
-                    ended=None if end is None else (_moved_node(end[0], offset), end[1]),
                     lattice=(*old.lattice, stream_frames(n, frames)) if frames else old.lattice,
                 )
             )
@@ -455,7 +380,7 @@ class _Batch:
         for n, end in enumerate(self._ended):
             nodes = committed[committed_splits[n] : committed_splits[n + 1]]
             if len(nodes):
-                self._committed[n] = _joined(
+                self._committed[n] = joined(
                     self._committed[n], self._method.emissions(self._history, nodes)
                 )
             own = new_leaves[leaf_splits[n] : leaf_splits[n + 1]]
@@ -486,25 +411,3 @@ def _graph_arrays(graph: DecodingGraph) -> GraphArrays:
 @lru_cache(maxsize=4)
 def _trivial_arrays(vocab_size: int) -> GraphArrays:
     return _graph_arrays(trivial_graph(vocab_size))
-
-
-def _moved(nodes: IntArray, offset: int) -> IntArray:
-    """Numbers of emissions, `offset` higher."""
-    return np.where(nodes == ROOT, ROOT, nodes + offset).astype(np.int32)
-
-
-def _moved_node(node: int, offset: int) -> int:
-    return node if node == ROOT else node + int(offset)
-
-
-def _chain(history: History, node: int) -> IntArray:
-    """The emissions that lead to `node`, itself included, oldest first."""
-    nodes = []
-    while node != ROOT:
-        nodes.append(node)
-        node = int(history.parents[node])
-    return np.array(nodes[::-1], dtype=np.int64)
-
-
-def _joined(first: Emissions, second: Emissions) -> Emissions:
-    return Emissions._make(a + b for a, b in zip(first, second, strict=True))

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from snowmelt.core.compiled import compiled
+from snowmelt.search.graph_pruning import best_states, with_best_contexts
 
 __all__ = [
     "BLANK_ARC",
@@ -35,7 +36,6 @@ BLANK_ARC: Final = -1
 FINAL_ARC: Final = -2  # into the super-final state, which has the highest number
 
 _NO_SLOT: Final = -1
-_FEW: Final = 80  # so many are sorted quickest by insertion
 
 
 class GraphArrays(NamedTuple):
@@ -124,14 +124,26 @@ def _arc(
 
 
 @compiled
-def _place(context: int, state: int, shift: Any) -> Any:
-    """Where a state is first looked for in the table."""
+def _place(
+    table: _Array,
+    slot_contexts: _Array,
+    slot_states: _Array,
+    context: int,
+    state: int,
+    shift: Any,
+) -> Any:
+    """Where in the hash table, 2^(64 - shift) places long, a state has its slot or may have it."""
     # Fibonacci hashing: the high bits of a product by an odd number.
     mixed = np.uint64(context) * np.uint64(0x9E3779B97F4A7C15)
     mixed ^= mixed >> np.uint64(29)
     mixed += np.uint64(state) * np.uint64(0xC2B2AE3D27D4EB4F)
     mixed *= np.uint64(0x9E3779B97F4A7C15)
-    return np.int64(mixed >> shift)
+    place = np.int64(mixed >> shift)
+    slot = table[place]
+    while slot != _NO_SLOT and (slot_contexts[slot] != context or slot_states[slot] != state):
+        place = (place + 1) & (len(table) - 1)
+        slot = table[place]
+    return place
 
 
 @compiled
@@ -290,13 +302,8 @@ def advance(
                 target_context = context
                 if label != 0:
                     target_context = ((context & mask) << bits) + label + 1
-                place = _place(target_context, target, shift)
+                place = _place(table, slot_contexts, slot_states, target_context, target, shift)
                 slot = table[place]
-                while slot != _NO_SLOT and (
-                    slot_contexts[slot] != target_context or slot_states[slot] != target
-                ):
-                    place = (place + 1) & (capacity - 1)
-                    slot = table[place]
                 if slot == _NO_SLOT:
                     slot = num_slots
                     num_slots += 1
@@ -310,8 +317,8 @@ def advance(
                     slot_arcs[slot] = arc
 
         # 2. The best states, then the best contexts.
-        chosen = _best_states(slot_scores[:num_slots], slot_contexts, slot_states, beam, max_states)
-        chosen = _with_best_contexts(chosen, slot_scores, slot_contexts, beam, max_contexts)
+        chosen = best_states(slot_scores[:num_slots], slot_contexts, slot_states, beam, max_states)
+        chosen = with_best_contexts(chosen, slot_scores, slot_contexts, beam, max_contexts)
         slot_targets[:num_slots] = _NO_SLOT
         for j in range(len(chosen)):
             slot = chosen[j]
@@ -349,13 +356,8 @@ def advance(
                 target_context = context
                 if label != 0:
                     target_context = ((context & mask) << bits) + label + 1
-                place = _place(target_context, target, shift)
+                place = _place(table, slot_contexts, slot_states, target_context, target, shift)
                 slot = table[place]
-                while slot != _NO_SLOT and (
-                    slot_contexts[slot] != target_context or slot_states[slot] != target
-                ):
-                    place = (place + 1) & (capacity - 1)
-                    slot = table[place]
                 if slot == _NO_SLOT or slot_targets[slot] == _NO_SLOT:
                     continue
                 kept_sources[num_kept] = i - begin
@@ -417,113 +419,6 @@ def distinct_contexts(
                 count += 1
             rows[i] = count - 1
     return rows, codes[:count], streams[:count]
-
-
-@compiled
-def _best_states(
-    scores: _Array, contexts: _Array, states: _Array, beam: float, max_states: int
-) -> _Array:
-    """Slots within the beam, the max_states best of them, sorted by context and state."""
-    num_slots = len(scores)
-    floor = -np.inf
-    for slot in range(num_slots):
-        floor = max(floor, scores[slot])
-    floor -= beam
-    chosen = np.empty(num_slots, dtype=np.int64)
-    if 0 < max_states < num_slots:
-        # The worst that has a place; several may share it, and then the first in order stay.
-        worst = np.partition(scores, num_slots - max_states)[num_slots - max_states]
-        count = 0
-        for slot in range(num_slots):
-            if scores[slot] > worst and scores[slot] >= floor:
-                chosen[count] = slot
-                count += 1
-        if worst >= floor:
-            num_free = 0
-            for slot in range(num_slots):
-                if scores[slot] > worst:
-                    num_free -= 1
-            num_free += max_states
-            equal = np.empty(num_slots, dtype=np.int64)
-            num_equal = 0
-            for slot in range(num_slots):
-                if scores[slot] == worst:
-                    equal[num_equal] = slot
-                    num_equal += 1
-            equal = equal[:num_equal]
-            if num_equal > num_free:
-                _sort_slots(equal, contexts, states)
-            for j in range(num_free):
-                chosen[count] = equal[j]
-                count += 1
-    else:
-        count = 0
-        for slot in range(num_slots):
-            if scores[slot] >= floor:
-                chosen[count] = slot
-                count += 1
-    chosen = chosen[:count]
-    _sort_slots(chosen, contexts, states)
-    return chosen
-
-
-@compiled
-def _with_best_contexts(
-    chosen: _Array, scores: _Array, contexts: _Array, beam: float, max_contexts: int
-) -> _Array:
-    """Those of the chosen slots, sorted by context, whose context is among the best."""
-    count = len(chosen)
-    context_of = np.empty(count, dtype=np.int64)
-    values = np.empty(count, dtype=np.float64)
-    num_contexts = 0
-    for j in range(count):
-        slot = chosen[j]
-        if j == 0 or contexts[slot] != contexts[chosen[j - 1]]:
-            values[num_contexts] = -np.inf
-            num_contexts += 1
-        context_of[j] = num_contexts - 1
-        values[num_contexts - 1] = max(values[num_contexts - 1], scores[slot])
-    values = values[:num_contexts]
-    if not 0 < max_contexts < num_contexts:
-        return chosen  # all contexts hold a state within the beam
-    worst = np.partition(values, num_contexts - max_contexts)[num_contexts - max_contexts]
-    num_free = max_contexts
-    for c in range(num_contexts):
-        if values[c] > worst:
-            num_free -= 1
-    is_kept = np.zeros(num_contexts, dtype=np.bool_)
-    for c in range(num_contexts):
-        if values[c] > worst:
-            is_kept[c] = True
-        elif values[c] == worst and num_free > 0:
-            is_kept[c] = True
-            num_free -= 1
-    kept = 0
-    for j in range(count):
-        if is_kept[context_of[j]]:
-            chosen[kept] = chosen[j]
-            kept += 1
-    return chosen[:kept]
-
-
-@compiled
-def _sort_slots(slots: _Array, contexts: _Array, states: _Array) -> None:
-    """Sort in place by context, then by graph state."""
-    if len(slots) > _FEW:
-        slots[:] = slots[np.argsort(states[slots], kind="mergesort")]
-        slots[:] = slots[np.argsort(contexts[slots], kind="mergesort")]
-        return
-    for j in range(1, len(slots)):
-        slot = slots[j]
-        context, state = contexts[slot], states[slot]
-        k = j
-        while k > 0 and (
-            contexts[slots[k - 1]] > context
-            or (contexts[slots[k - 1]] == context and states[slots[k - 1]] > state)
-        ):
-            slots[k] = slots[k - 1]
-            k -= 1
-        slots[k] = slot
 
 
 @compiled

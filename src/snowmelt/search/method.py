@@ -10,7 +10,7 @@ were.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +18,12 @@ import numpy.typing as npt
 from snowmelt.search.scorer import FloatArray, IntArray, Scorer
 
 __all__ = [
+    "NbestMethod",
+    "ScoreParts",
     "SearchMethod",
     "SearchResult",
     "check_step",
+    "n_best",
     "num_common",
     "ranked_per_token",
     "search_whole",
@@ -29,6 +32,9 @@ __all__ = [
 ]
 
 State = TypeVar("State")
+
+# Natural logs of the first pass's, the language model's and the n-gram's scores of a hypothesis.
+ScoreParts = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,7 @@ class SearchResult:
         log_prob: natural log of the path's score, with all that was added to it.
         num_stable: so many tokens at the front can no longer change.
         word_timestamps: encoder frame of each of `words`; None where they are.
+        score_parts: what a rescored hypothesis has its `log_prob` from; otherwise None.
     """
 
     tokens: tuple[int, ...]
@@ -53,6 +60,7 @@ class SearchResult:
     log_prob: float
     num_stable: int
     word_timestamps: tuple[int, ...] | None = None
+    score_parts: ScoreParts | None = None
 
 
 class SearchMethod(Protocol[State]):
@@ -101,6 +109,23 @@ class SearchMethod(Protocol[State]):
             keep_history: go on from the last tokens, as sherpa-onnx does; if False, from the
                 history of a fresh stream.
         """
+
+
+@runtime_checkable
+class NbestMethod(Protocol):
+    """What a search offers beside the verbs of `SearchMethod` if it knows more than one path."""
+
+    def n_best(self, scorer: Scorer, state: Any, *, is_final: bool) -> list[SearchResult]:
+        """All hypotheses, the best first: it is what `SearchMethod.result` gives."""
+
+
+def n_best(
+    method: SearchMethod[Any], scorer: Scorer, state: Any, *, is_final: bool
+) -> list[SearchResult]:
+    """All hypotheses of a search, the best first; of a search that knows one path, that one."""
+    if isinstance(method, NbestMethod):
+        return method.n_best(scorer, state, is_final=is_final)
+    return [method.result(scorer, state, is_final=is_final)]
 
 
 def search_whole(

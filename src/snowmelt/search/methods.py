@@ -31,6 +31,8 @@ __all__ = [
     "LM_METHODS",
     "METHOD_NAMES",
     "NGRAM_METHODS",
+    "ORACLE_METHODS",
+    "RESCORING_METHODS",
     "LanguageModels",
     "SearchOptions",
     "build_search",
@@ -64,7 +66,7 @@ class SearchOptions:
         nbest_scale: what lattice scores are multiplied by before paths are drawn.
         ngram_lm_scale: what the scores of an LG graph are multiplied by, or those of the token
             n-gram; below 0 in the LODR methods, which take it away.
-        lm_type: which language model: an order of token n-grams, as in 3gram.
+        lm_type: which language model: rnn, transformer, or an order of token n-grams, as in 3gram.
         lm_scale: what its scores are multiplied by.
         tokens_ngram: order of the token n-gram, of LODR and modified_beam_search_ngram_rescoring.
         ilme_scale: share of the internal language model that is subtracted, of fast_beam_search;
@@ -331,6 +333,7 @@ _GRAPH_BUILDERS: Final[dict[str, _GraphBuilder]] = {
     "fast_beam_search": _fast_beam,
     "fast_beam_search_LG": _fast_beam_lg,
     "fast_beam_search_nbest": _nbest,
+    "fast_beam_search_nbest_oracle": _nbest,
     "fast_beam_search_nbest_LG": _nbest_lg,
 }
 
@@ -338,9 +341,16 @@ METHOD_NAMES: Final = (*_BUILDERS, *_LM_BUILDERS, *_GRAPH_BUILDERS)
 
 GRAPH_METHODS: Final = tuple(_GRAPH_BUILDERS)
 
+# Those whose hypotheses are chosen from by what was really said. The search does not know it and
+# takes the best: who asks for its n-best list has to choose.
+ORACLE_METHODS: Final = ("fast_beam_search_nbest_oracle",)
+
 # Those that take phrases to listen for.
 HOTWORD_METHODS: Final = ("modified_beam_search", *_LM_BUILDERS)
 
 # Those that need a language model, and those that need a token n-gram.
 LM_METHODS: Final = tuple(name for name in _LM_BUILDERS if "ngram" not in name)
 NGRAM_METHODS: Final = tuple(name for name in _LM_BUILDERS if "ngram" in name or "LODR" in name)
+
+# Those that search without a language model, and choose with it at the end.
+RESCORING_METHODS: Final = tuple(name for name in _LM_BUILDERS if "lm_rescore" in name)

@@ -12,23 +12,28 @@ Source: icefall, egs/librispeech/ASR/pruned_transducer_stateless2/beam_search.py
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import kaldialign
 import numpy as np
 
 from snowmelt.core.errors import ConfigError
-from snowmelt.search.fast_beam import FastBeamSearch, FastBeamState
+from snowmelt.search.fast_beam import FastBeamSearch
+from snowmelt.search.fast_beam_state import FastBeamState
 from snowmelt.search.lattice import Lattice, compat_lattice, whole_lattice
 from snowmelt.search.lattice_paths import SequenceTree, sampled_paths, sequence_values
 from snowmelt.search.method import SearchResult
-from snowmelt.search.scorer import FloatArray, IntArray, Scorer
+from snowmelt.search.scorer import IntArray, Scorer
+from snowmelt.search.second_pass import SecondPass
 from snowmelt.text.graph import DecodingGraph
 
 __all__ = ["NbestSearch", "oracle"]
 
+_Symbol = TypeVar("_Symbol", int, str)
+
 
 @dataclass(frozen=True)
-class NbestSearch:
+class NbestSearch(SecondPass[FastBeamSearch, FastBeamState]):
     """The best of sequences sampled from a lattice; see `search.method.SearchMethod`.
 
     Attributes:
@@ -43,7 +48,6 @@ class NbestSearch:
         ConfigError: a value cannot be used.
     """
 
-    search: FastBeamSearch
     num_paths: int = 200
     nbest_scale: float = 0.5
     sums_paths: bool = False
@@ -56,35 +60,13 @@ class NbestSearch:
         if not self.nbest_scale > 0:
             raise ConfigError(f"nbest_scale must be above 0, got {self.nbest_scale}")
 
-    def init_state(self, scorer: Scorer) -> FastBeamState:
-        """State of a stream that has heard nothing."""
-        return self.search.init_state(scorer)
-
-    def step(
-        self,
-        scorer: Scorer,
-        encoder_proj: FloatArray,
-        lens: IntArray,
-        states: Sequence[FastBeamState],
-    ) -> list[FastBeamState]:
-        """Advance N streams; see `SearchMethod.step`."""
-        return self.search.step(scorer, encoder_proj, lens, states)
-
-    def result(self, scorer: Scorer, state: FastBeamState, *, is_final: bool) -> SearchResult:
-        """The best sequence at the end, the best path before; see `SearchMethod.result`."""
+    def n_best(self, scorer: Scorer, state: FastBeamState, *, is_final: bool) -> list[SearchResult]:
+        """All sequences, the best first; before the end the best path alone."""
         if not is_final:
             # The end may choose another sequence: nothing is certain.
-            return replace(self.search.result(scorer, state, is_final=False), num_stable=0)
-        hypotheses = self.hypotheses(state)
-        if not hypotheses:
-            return self.search.empty_result()
-        return hypotheses[int(np.argmax([hypothesis.log_prob for hypothesis in hypotheses]))]
-
-    def clear_result(
-        self, scorer: Scorer, state: FastBeamState, *, keep_history: bool
-    ) -> FastBeamState:
-        """A new segment; see `SearchMethod.clear_result`."""
-        return self.search.clear_result(scorer, state, keep_history=keep_history)
+            return [replace(self.search.result(scorer, state, is_final=False), num_stable=0)]
+        hypotheses = sorted(self.hypotheses(state), key=lambda hypothesis: -hypothesis.log_prob)
+        return hypotheses or [self.search.empty_result()]
 
     def lattice(self, state: FastBeamState) -> Lattice:
         """The lattice of what was heard so far."""
@@ -124,20 +106,21 @@ class NbestSearch:
         ]
 
 
-def oracle(hypotheses: Sequence[SearchResult], reference: Sequence[int]) -> SearchResult:
-    """The hypothesis with the fewest token errors.
+def oracle(sequences: Sequence[Sequence[_Symbol]], reference: Sequence[_Symbol]) -> int:
+    """Which sequence is nearest to a reference: its place.
 
-    Of several, as in the original, the one with the fewest substitutions, and of these the last.
+    Of several with the fewest errors, as in the original, the one with the fewest substitutions,
+    and of these the last.
 
     Args:
-        hypotheses: of one utterance, at least one.
-        reference: token ids of what was said.
+        sequences: tokens or words of the hypotheses of one utterance, at least one.
+        reference: what was said, in the same symbols.
     """
     errors = []
-    for hypothesis in hypotheses:
-        counts = kaldialign.edit_distance(list(reference), list(hypothesis.tokens))
+    for sequence in sequences:
+        counts = kaldialign.edit_distance(list(reference), list(sequence))
         errors.append((counts["total"], counts["sub"]))
-    return hypotheses[max(i for i, error in enumerate(errors) if error == min(errors))]
+    return max(i for i, error in enumerate(errors) if error == min(errors))
 
 
 def _symbols(lattice: Lattice, graph: DecodingGraph | None) -> tuple[IntArray, IntArray]:

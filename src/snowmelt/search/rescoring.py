@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from snowmelt.search.lm import LanguageModel, sentence_scores
-from snowmelt.search.method import SearchResult
+from snowmelt.search.method import ScoreParts, SearchResult
 from snowmelt.search.modified_beam import BeamState, ModifiedBeamSearch
-from snowmelt.search.scorer import FloatArray, IntArray, Scorer
+from snowmelt.search.scorer import Scorer
+from snowmelt.search.second_pass import SecondPass
 
-__all__ = ["RescoringSearch"]
+__all__ = ["RescoringSearch", "ranking"]
 
 # The original's: all are tried.
 _LM_SCALES: Final = tuple(i / 100 for i in range(10, 50))
@@ -32,7 +32,7 @@ _LODR_SCALES: Final = tuple(i / 100 for i in range(5, 100, 5))
 
 
 @dataclass(frozen=True)
-class RescoringSearch:
+class RescoringSearch(SecondPass[ModifiedBeamSearch, BeamState]):
     """See `search.method.SearchMethod`.
 
     Attributes:
@@ -43,32 +43,17 @@ class RescoringSearch:
         lodr_scale: what its scores are multiplied by, for `result`; below 0.
     """
 
-    search: ModifiedBeamSearch
     lm: LanguageModel[Any]
     lm_scale: float
     lodr_lm: LanguageModel[Any] | None = None
     lodr_scale: float = 0.0
 
-    def init_state(self, scorer: Scorer) -> BeamState:
-        """State of a stream that has heard nothing."""
-        return self.search.init_state(scorer)
-
-    def step(
-        self,
-        scorer: Scorer,
-        encoder_proj: FloatArray,
-        lens: IntArray,
-        states: Sequence[BeamState],
-    ) -> list[BeamState]:
-        """Advance N streams; see `SearchMethod.step`."""
-        return self.search.step(scorer, encoder_proj, lens, states)
-
-    def result(self, scorer: Scorer, state: BeamState, *, is_final: bool) -> SearchResult:
-        """The best hypothesis so far; see `SearchMethod.result`."""
+    def n_best(self, scorer: Scorer, state: BeamState, *, is_final: bool) -> list[SearchResult]:
+        """All hypotheses, the best first; arguments as `SearchMethod.result`."""
         if not is_final:
-            return self.search.result(scorer, state, is_final=False)
+            return self.search.n_best(scorer, state, is_final=False)
         first = _FirstPass(self, scorer, state)
-        return first.best(first.log_probs, self.lm_scale, self.lodr_scale)
+        return first.ranked((1.0, self.lm_scale, self.lodr_scale))
 
     def results_by_scale(self, scorer: Scorer, state: BeamState) -> dict[str, SearchResult]:
         """Final results for all scales that the original tries.
@@ -79,16 +64,12 @@ class RescoringSearch:
         """
         first = _FirstPass(self, scorer, state)
         if self.lodr_lm is None:
-            return {f"nnlm_scale_{a:.2f}": first.best(first.log_probs, a, 0.0) for a in _LM_SCALES}
+            return {f"nnlm_scale_{a:.2f}": first.ranked((1.0, a, 0.0))[0] for a in _LM_SCALES}
         return {
-            f"nnlm_scale_{a:.2f}_lodr_scale_{b:.2f}": first.best(first.log_probs / a, 1.0, -b)
+            f"nnlm_scale_{a:.2f}_lodr_scale_{b:.2f}": first.ranked((1.0 / a, 1.0, -b))[0]
             for a in _LM_SCALES_WITH_LODR
             for b in _LODR_SCALES
         }
-
-    def clear_result(self, scorer: Scorer, state: BeamState, *, keep_history: bool) -> BeamState:
-        """The same stream with an empty result; the first pass's best hypothesis goes on alone."""
-        return self.search.clear_result(scorer, state, keep_history=keep_history)
 
 
 class _FirstPass:
@@ -97,16 +78,31 @@ class _FirstPass:
     def __init__(self, method: RescoringSearch, scorer: Scorer, state: BeamState) -> None:
         self._hypotheses = method.search.n_best(scorer, state, is_final=True)
         sentences = [hypothesis.tokens for hypothesis in self._hypotheses]
-        self.log_probs = np.array([hypothesis.log_prob for hypothesis in self._hypotheses])
-        self._lm_scores = sentence_scores(method.lm, sentences)
-        self._lodr_scores = np.zeros(len(sentences))
+        log_probs = [hypothesis.log_prob for hypothesis in self._hypotheses]
+        lm_scores = sentence_scores(method.lm, sentences).tolist()
+        lodr_scores = [0.0] * len(sentences)
         if method.lodr_lm is not None:
-            self._lodr_scores = sentence_scores(method.lodr_lm, sentences)
+            lodr_scores = sentence_scores(method.lodr_lm, sentences).tolist()
+        self._parts = list(zip(log_probs, lm_scores, lodr_scores, strict=True))
 
-    def best(
-        self, log_probs: npt.NDArray[np.float64], lm_scale: float, lodr_scale: float
-    ) -> SearchResult:
-        """The hypothesis with the highest sum, the first on a tie."""
-        totals = log_probs + lm_scale * self._lm_scores + lodr_scale * self._lodr_scores
-        best = int(totals.argmax())
-        return dataclasses.replace(self._hypotheses[best], log_prob=float(totals[best]))
+    def ranked(self, weights: ScoreParts) -> list[SearchResult]:
+        """The hypotheses by their weighted sums, the highest first, ties in their order."""
+        order, totals = ranking(self._parts, weights)
+        return [
+            dataclasses.replace(self._hypotheses[i], log_prob=totals[i], score_parts=self._parts[i])
+            for i in order
+        ]
+
+
+def ranking(parts: Sequence[ScoreParts], weights: ScoreParts) -> tuple[list[int], list[float]]:
+    """The order of some hypotheses, and their weighted sums.
+
+    Args:
+        parts: of M hypotheses.
+        weights: what each part is multiplied by.
+
+    Returns:
+        their numbers, the highest sum first, ties in their order; and the M sums.
+    """
+    totals = np.array(parts) @ np.array(weights)
+    return np.argsort(-totals, kind="stable").tolist(), totals.tolist()

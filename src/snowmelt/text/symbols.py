@@ -4,6 +4,8 @@ Invariant: symbols and ids are unique, and id 0 of a table with `<eps>` is `<eps
 "symbol id", in UTF-8.
 """
 
+import gzip
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -17,6 +19,8 @@ EPSILON: Final = "<eps>"
 BACKOFF: Final = "#0"  # label of an n-gram's step to a shorter history
 BOS: Final = "<s>"
 EOS: Final = "</s>"
+
+_GZIP: Final = b"\x1f\x8b"
 
 
 class SymbolTable:
@@ -142,19 +146,27 @@ def word_table(words: Iterable[str]) -> SymbolTable:
 
 
 def read_lines(path: str | Path, what: str) -> Iterator[tuple[int, str]]:
-    """The lines of a UTF-8 text file with their numbers, from 1.
+    """The lines of a UTF-8 text file, plain or packed with gzip, with their numbers, from 1.
 
     Args:
         path: the file.
         what: what it is, as a message should begin.
 
     Raises:
-        DataError: missing, unreadable or not UTF-8.
+        DataError: missing, unreadable, damaged or not UTF-8.
     """
     path = require_file(path, what, error=DataError)
+    with path.open("rb") as stream:
+        is_packed = stream.read(len(_GZIP)) == _GZIP
     try:
         # newline="\n": str.splitlines would also break at rare characters inside a word.
-        with path.open(encoding="utf-8", newline="\n") as stream:
-            yield from enumerate(stream, start=1)
+        with (
+            gzip.open(path, "rt", encoding="utf-8", newline="\n")
+            if is_packed
+            else path.open(encoding="utf-8", newline="\n")
+        ) as lines:
+            yield from enumerate(lines, start=1)
     except UnicodeDecodeError:
         raise DataError(f"{what} {path} is not UTF-8 text") from None
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{what} {path} is damaged: {error}", "copy it again") from None

@@ -7,6 +7,9 @@ kinds, here and in foreign runtimes that read tokens.txt.
 A tokenizer's folder holds `tokens.txt` ("token id" lines), `tokenizer.yaml` (its kind) and, for
 BPE, `bpe.model`. A folder of icefall (`bpe.model`, `tokens.txt`) is read as it is. tokens.txt may
 end with disambiguation symbols #0, #1, ...: they are no part of the vocabulary.
+
+A BPE vocabulary may spell rare characters in bytes, tokens `<0x00>` to `<0xFF>`: those of one
+character follow one another.
 """
 
 import hashlib
@@ -19,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 
 from snowmelt.core.config import dump_yaml, load_yaml
-from snowmelt.core.errors import DataError
+from snowmelt.core.errors import ConfigError, DataError
 from snowmelt.core.files import require_file, write_bytes, write_text
 
 if TYPE_CHECKING:
@@ -32,9 +35,11 @@ __all__ = [
     "WordTokenizer",
     "build_chars",
     "build_words",
+    "joined_tokens",
     "load_tokenizer",
     "load_tokens",
     "make_tokenizer",
+    "prepared_vocabulary",
     "train_bpe",
     "vocabulary_hash",
 ]
@@ -51,6 +56,12 @@ _KIND_FILE: Final = "tokenizer.yaml"
 _TOKEN_LINE: Final = re.compile(r"(\S+)[ \t]+([0-9]{1,9})\s*")
 _DISAMBIGUATION: Final = re.compile(r"#\d+")
 _NEWLINE: Final = re.compile(r"\r\n|\r|\n")
+_BYTE: Final = re.compile(r"<0x([0-9A-F]{2})>")
+
+# What sentencepiece takes.
+_MIN_COVERAGE: Final = 0.98
+
+_LANG_FOLDER: Final = "lang"
 
 
 class Tokenizer(Protocol):
@@ -125,7 +136,7 @@ class _TokenTable(ABC):
                     "model and tokenizer belong to different vocabularies",
                 )
             pieces.append(_UNK_TEXT if token_id == self.unk_id else self.id_to_token[token_id])
-        return " ".join(_words("".join(pieces)))
+        return " ".join(_words(joined_tokens(pieces)))
 
     def save(self, directory: str | Path) -> None:
         """Write tokens.txt and tokenizer.yaml into `directory`, which is made if missing.
@@ -235,21 +246,67 @@ class WordTokenizer(_TokenTable):
         return [self._token_to_id.get(_WORD_START + word, self.unk_id) for word in _words(text)]
 
 
-def train_bpe(texts: Iterable[str], vocab_size: int) -> BpeTokenizer:
+def joined_tokens(tokens: Sequence[str]) -> str:
+    """Printed forms in one string, bytes made characters; "▁" stays where a word begins.
+
+    Bytes that make no character are left out: so a text that is still being spoken grows by whole
+    characters.
+
+    Example:
+        >>> joined_tokens(["▁caf", "<0xC3>", "<0xA9>", "▁"])
+        '▁café▁'
+    """
+    if not any(_BYTE.fullmatch(token) for token in tokens):
+        return "".join(tokens)
+    parts: list[str] = []
+    spelled = bytearray()
+    for token in [*tokens, ""]:
+        match = _BYTE.fullmatch(token)
+        if match is not None:
+            spelled.append(int(match[1], 16))
+            continue
+        # Bytes are parts of words, whatever they spell.
+        parts += spelled.decode("utf-8", errors="ignore").replace(_WORD_START, " ").split()
+        parts.append(token)
+        spelled.clear()
+    return "".join(parts)
+
+
+def prepared_vocabulary(data_dir: Path, corpus: str) -> Path:
+    """The folder of the vocabulary that was prepared with a corpus; it need not be there."""
+    return data_dir / corpus / _LANG_FOLDER
+
+
+def train_bpe(
+    texts: Iterable[str],
+    vocab_size: int,
+    *,
+    character_coverage: float = 1.0,
+    byte_fallback: bool = False,
+) -> BpeTokenizer:
     """Train a BPE vocabulary; the same texts in the same order give the same pieces.
 
     Args:
         texts: transcripts, one utterance each; empty ones are ignored.
-        vocab_size: V, with the three special tokens.
+        vocab_size: V, with the three special tokens, and with 256 more where bytes are tokens.
+        character_coverage: share of the text's characters, 0.98 to 1, that the vocabulary has;
+            the rarest are left to `<unk>` or bytes.
+        byte_fallback: whether characters that the vocabulary lacks are spelled in bytes of UTF-8.
 
     Raises:
         DataError: no text, a text spells a special token, or the texts cannot fill (or do not
             fit into) a vocabulary of this size.
+        ConfigError: there is no such coverage.
 
     Source: icefall, egs/librispeech/ASR/local/train_bpe_model.py.
     """
     import sentencepiece
 
+    if not _MIN_COVERAGE <= character_coverage <= 1.0:
+        raise ConfigError(
+            f"a vocabulary cannot cover {character_coverage:g} of the characters",
+            f"choose {_MIN_COVERAGE:g} to 1",
+        )
     texts = [text for text in texts if text.strip()]
     if not texts:
         raise DataError("there is no text to train a BPE vocabulary on")
@@ -267,7 +324,8 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> BpeTokenizer:
             model_type="unigram",
             vocab_size=vocab_size,
             input_sentence_size=100_000_000,
-            character_coverage=1.0,
+            character_coverage=character_coverage,
+            byte_fallback=byte_fallback,
             user_defined_symbols=["<blk>", "<sos/eos>"],
             unk_id=2,
             bos_id=-1,
@@ -281,7 +339,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> BpeTokenizer:
         raise DataError(
             f"no BPE vocabulary of {vocab_size} pieces can be trained on these "
             f"{len(texts)} texts: {reason}",
-            "choose another vocabulary size",
+            "choose another vocabulary size" + (", 256 are bytes" if byte_fallback else ""),
         ) from None
     return BpeTokenizer.from_model(model.getvalue())
 

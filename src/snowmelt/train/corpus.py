@@ -8,6 +8,7 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -20,16 +21,17 @@ from snowmelt.data.batch import AsrDataset, Batch
 from snowmelt.data.concatenate import Concatenation
 from snowmelt.data.corpora import Corpus, open_corpus, selection_of
 from snowmelt.data.cuts import AudioCache, has_speed_copies, with_speed_copies
-from snowmelt.data.features import FeatureReader
+from snowmelt.data.features import FeatureReader, why_not_stored
 from snowmelt.data.filter import DroppedCuts, filter_cuts
 from snowmelt.data.mix import CorpusBatches, MixItem, MixPlan, plan_epoch
 from snowmelt.data.noise import NoiseMixer, load_noise
 from snowmelt.data.sampler import DurationBatchSampler
+from snowmelt.data.voices import VoiceAugmentConfig
 from snowmelt.presets.data import MixPart
 from snowmelt.text.tokenizer import Tokenizer
 from snowmelt.train.distributed import Ranks
 
-__all__ = ["TrainingCorpora", "TrainingCorpus"]
+__all__ = ["TrainingCorpora", "TrainingCorpus", "takes_stored_features"]
 
 _logger = logging.getLogger(__name__)
 
@@ -134,12 +136,43 @@ class TrainingCorpora:
 def _noise_mixer(config: ExperimentConfig, musan_dir: Path, cache: AudioCache) -> NoiseMixer:
     pieces = load_noise(musan_dir)
     # Noise may be a folder of sound files beside a corpus with stored features.
-    is_stored = not config.data.on_the_fly_feats and all(piece.has_features for piece in pieces)
+    is_stored = config.data.on_the_fly_feats is not True and not why_not_stored(
+        pieces, config.features
+    )
     return NoiseMixer(
         pieces,
         FeatureReader(config.features, cache, is_stored=is_stored),
         snr_range_db=(config.data.musan_min_snr_db, config.data.musan_max_snr_db),
     )
+
+
+def takes_stored_features(
+    corpus: Corpus, config: ExperimentConfig, part: MixPart, *, is_told: bool = False
+) -> bool:
+    """Whether a corpus is learnt from by the features that its preparation has left.
+
+    Args:
+        corpus: the corpus.
+        config: what is wanted; where it is silent, stored features are taken if all utterances
+            have fitting ones.
+        part: how the corpus is varied.
+        is_told: whether the choice is logged, where there was one.
+    """
+    if config.data.on_the_fly_feats is not None:
+        return not config.data.on_the_fly_feats
+    train = corpus.cuts("train")
+    why_not = why_not_stored(chain(train, corpus.cuts("dev")), config.features)
+    if not why_not and part.speed_perturb and not has_speed_copies(train):
+        why_not = "the copies at 0.9 and 1.1 times the speed have none"
+    if is_told and why_not != "none":
+        _logger.info(
+            "Features of %s: %s",
+            part.corpus,
+            f"computed from the sound, since {why_not}"
+            if why_not
+            else "those that were stored (--on-the-fly-feats 1 computes them instead)",
+        )
+    return not why_not
 
 
 class TrainingCorpus:
@@ -176,6 +209,9 @@ class TrainingCorpus:
         # Readers are threads: two of them may ask for the same epoch.
         self._lock = threading.Lock()
         self._has_reported = not ranks.is_main
+        self._has_stored_features = takes_stored_features(
+            corpus, config, part, is_told=ranks.is_main
+        )
 
     def batches(self, epoch: int) -> list[list[int]]:
         """This rank's batches of an epoch (from 1), in order.
@@ -184,9 +220,11 @@ class TrainingCorpus:
             DataError: no utterance of the corpus can be learnt from.
         """
         data = self._config.data
+        dataset = self.dataset(epoch)
         sampler = DurationBatchSampler(
-            self.dataset(epoch).durations,
+            dataset.durations,
             data.max_duration,
+            shards=dataset.shards,
             shuffle=data.shuffle,
             seed=self._config.train.seed,
             num_buckets=data.num_buckets,
@@ -218,7 +256,7 @@ class TrainingCorpus:
             self._corpus.cuts("dev"),
             self._tokenizer,
             fbank_config=self._config.features,
-            has_stored_features=not self._config.data.on_the_fly_feats,
+            has_stored_features=self._has_stored_features,
             has_frame_tokens=self._config.train.frame_loss_scale > 0.0,
             front_end=self._config.model.front_end,
             cache=self._cache,
@@ -239,7 +277,7 @@ class TrainingCorpus:
             self._corpus.cuts("train"),
             self._tokenizer,
             fbank_config=self._config.features,
-            has_stored_features=not self._config.data.on_the_fly_feats,
+            has_stored_features=self._has_stored_features,
             cache=self._cache,
         )
         step = max(1, len(dataset) // _NUM_STATISTICS_UTTERANCES)
@@ -252,12 +290,17 @@ class TrainingCorpus:
         cuts = self._corpus.cuts("train", epoch=epoch)
         # A preparation may have made the copies already.
         if self._part.speed_perturb and not has_speed_copies(cuts):
-            if not data.on_the_fly_feats:
+            if self._has_stored_features:
                 raise DataError(
                     f"{self._part.corpus} has no stored features of speed copies",
                     hint="add --speed-perturb 0, or prepare the copies too",
                 )
             cuts = with_speed_copies(cuts)
+        if data.cut_edges and self._has_stored_features:
+            raise DataError(
+                f"the stored features of {self._part.corpus} cannot be cut where its speech begins",
+                hint="add --on-the-fly-feats 1, or --cut-edges 0",
+            )
         kept, dropped = filter_cuts(
             cuts,
             self._tokenizer,
@@ -279,12 +322,14 @@ class TrainingCorpus:
             kept,
             self._tokenizer,
             fbank_config=self._config.features,
-            has_stored_features=not data.on_the_fly_feats,
+            has_stored_features=self._has_stored_features,
             concatenation=Concatenation(data.duration_factor, data.gap)
             if data.concatenate_cuts
             else None,
             noise=self._noise,
+            voice_augment=VoiceAugmentConfig(data.vtlp_warp, data.filter_augment_db),
             spec_augment=augment if self._part.enable_spec_aug else None,
+            cut_edges=data.cut_edges,
             max_tail_s=data.max_tail_s,
             has_frame_tokens=self._config.train.frame_loss_scale > 0.0,
             front_end=self._config.model.front_end,

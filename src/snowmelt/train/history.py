@@ -9,14 +9,26 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TextIO
+from typing import Any, Final, Protocol, Self, TextIO
 
 from snowmelt.core.files import atomic_path, write_text
-from snowmelt.train.metrics import LossTotals
 
-__all__ = ["History", "draw_curves", "read_history"]
+__all__ = ["History", "Totals", "draw_curves", "read_history"]
 
 HISTORY_NAME: Final = "history.jsonl"
+
+
+class Totals(Protocol):
+    """Sums of losses, of a step or of many: of a transducer, of a language model."""
+
+    def covered(self) -> dict[str, float]:
+        """What the losses are of, for the record: so many frames, or tokens."""
+
+    def rates(self) -> dict[str, float]:
+        """Losses per frame or per token, by name."""
+
+    def shape(self) -> dict[str, float]:
+        """How the batches look, by name."""
 
 
 class History:
@@ -72,7 +84,7 @@ class History:
             self._writer.close()
 
     def batch(
-        self, batch_idx_train: int, epoch: int, totals: LossTotals, lr: float, *, label: str = ""
+        self, batch_idx_train: int, epoch: int, totals: Totals, lr: float, *, label: str = ""
     ) -> None:
         """Record one training step; `label` names its corpus where there are several."""
         head = {"kind": "train", "batch": batch_idx_train, "epoch": epoch, "lr": lr}
@@ -83,8 +95,8 @@ class History:
         batch_idx_train: int,
         epoch: int,
         *,
-        current: LossTotals,
-        totals: Mapping[str, LossTotals],
+        current: Totals,
+        totals: Mapping[str, Totals],
         lr: float,
         label: str = "",
         grad_scale: float | None = None,
@@ -114,7 +126,7 @@ class History:
         self,
         batch_idx_train: int,
         epoch: int,
-        totals: LossTotals,
+        totals: Totals,
         *,
         label: str = "",
         mid_epoch: bool = False,
@@ -125,10 +137,10 @@ class History:
         head |= {"mid_epoch": True} if mid_epoch else {}
         self._write(head, totals)
         infix = f"{label}_" if label else ""
-        self._scalars(f"train/valid_{infix}", totals.per_frame(), batch_idx_train)
+        self._scalars(f"train/valid_{infix}", totals.rates(), batch_idx_train)
 
-    def _totals(self, prefix: str, totals: LossTotals, batch_idx_train: int) -> None:
-        self._scalars(prefix, {**totals.per_frame(), **totals.per_utterance()}, batch_idx_train)
+    def _totals(self, prefix: str, totals: Totals, batch_idx_train: int) -> None:
+        self._scalars(prefix, {**totals.rates(), **totals.shape()}, batch_idx_train)
 
     def _scalars(self, prefix: str, values: Mapping[str, float], batch_idx_train: int) -> None:
         if self._writer is not None:
@@ -141,10 +153,10 @@ class History:
             self._file.flush()
             os.fsync(self._file.fileno())
 
-    def _write(self, head: dict[str, Any], totals: LossTotals) -> None:
+    def _write(self, head: dict[str, Any], totals: Totals) -> None:
         if self._file is None:
             return
-        record = {**head, "frames": totals.frames, **totals.per_frame()}
+        record = {**head, **totals.covered(), **totals.rates()}
         self._file.write(json.dumps(record) + "\n")
 
 

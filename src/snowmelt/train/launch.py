@@ -3,8 +3,10 @@
 Invariant: what is wrong with settings, corpus or device is found before a process starts.
 """
 
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, cast
@@ -13,9 +15,11 @@ import torch
 
 from snowmelt.checkpoint.experiment import ExperimentConfig
 from snowmelt.core.config import from_dict, override, to_dict
-from snowmelt.core.errors import CheckpointError, ConfigError
+from snowmelt.core.errors import CheckpointError, ConfigError, DataError
 from snowmelt.core.files import make_folder, require_file
-from snowmelt.data.corpora import open_corpus, selection_of
+from snowmelt.data.audit import AuditLimits, MapTasks
+from snowmelt.data.audit.start import audit_at_start, memory_path
+from snowmelt.data.corpora import Corpus, open_corpus, selection_of
 from snowmelt.data.cuts import cut_text
 from snowmelt.data.noise import load_noise
 from snowmelt.models.device import pick_device
@@ -26,14 +30,25 @@ from snowmelt.text.tokenizer import (
     build_chars,
     build_words,
     load_tokenizer,
+    prepared_vocabulary,
     train_bpe,
     vocabulary_hash,
 )
+from snowmelt.train.checkpoints import newest_checkpoint
+from snowmelt.train.corpus import takes_stored_features
 from snowmelt.train.elastic import launch, num_cores, restart_count
-from snowmelt.train.resume import newest_checkpoint
 from snowmelt.train.trainer import RunOptions, train
 
-__all__ = ["RunPlan", "default_exp_dir", "prepare_run", "run_settings", "start_run"]
+__all__ = [
+    "RunPlan",
+    "checkpoint_to_resume",
+    "default_exp_dir",
+    "prepare_run",
+    "run_settings",
+    "start_run",
+]
+
+_logger = logging.getLogger(__name__)
 
 # The environment variable with the number of processes, where they have been started already.
 _STARTED_BY_TORCHRUN: Final = "WORLD_SIZE"
@@ -129,6 +144,8 @@ def prepare_run(
     resume: str,
     start_epoch: int,
     start_batch: int,
+    takes_prepared_vocabulary: bool = False,
+    listen: MapTasks | None = None,
 ) -> RunPlan:
     """Settle everything about a run.
 
@@ -139,6 +156,8 @@ def prepare_run(
         manifest_dir: folder of the manifests of corpora that are no archives.
         musan_dir: where noise is found; None: in manifest_dir.
         bpe_model: vocabulary to use; None: made from the training transcripts.
+        takes_prepared_vocabulary: rather than making one, take that which was prepared with the
+            main corpus, if there is one.
         device: auto, cpu, cuda or mps.
         world_size: number of processes, or auto; the processes that auto chooses on a CPU share
             the batch, so that a step learns from as much as with one.
@@ -147,15 +166,17 @@ def prepare_run(
         resume: auto or no.
         start_epoch: above 1: go on from epoch-(start_epoch - 1).pt.
         start_batch: above 0: go on from checkpoint-start_batch.pt.
+        listen: audit the corpora first, and listen with this (see `audit_at_start`); None: do not.
 
     Raises:
-        UserError: data or checkpoints do not fit.
+        UserError: data or checkpoints do not fit, or the audit says that training must not start.
     """
     resume_from = None
     # The checkpoints need not be on the machines of the others; and processes that were started
     # again go on from the newest one, whatever was asked for: see `train`.
-    if os.environ.get("RANK", "0") == "0" and restart_count() == 0:
-        resume_from = _checkpoint_to_resume(exp_dir, resume, start_epoch, start_batch)
+    is_first = os.environ.get("RANK", "0") == "0" and restart_count() == 0
+    if is_first:
+        resume_from = checkpoint_to_resume(exp_dir, resume, start_epoch, start_batch)
     device = str(pick_device(device))
     num_processes = _choose_world_size(world_size, device)
     if world_size == "auto" and device == "cpu" and _STARTED_BY_TORCHRUN not in os.environ:
@@ -163,8 +184,29 @@ def prepare_run(
     musan_dir = musan_dir or manifest_dir
     if config.data.enable_musan:
         load_noise(musan_dir)
-    texts = _texts(config.data, data_dir, manifest_dir)
-    tokenizer = _tokenizer(config.data, texts) if bpe_model is None else load_tokenizer(bpe_model)
+    corpora = [
+        open_corpus(
+            part.corpus,
+            data_dir,
+            manifest_dir,
+            seed=config.train.seed,
+            selection=selection_of(config.data, part.corpus),
+        )
+        for part in config.data.parts
+    ]
+    for corpus in corpora:
+        # Validation needs it, and shall not find it missing after hours.
+        corpus.cuts("train")
+        corpus.cuts("dev")
+    if bpe_model is None and takes_prepared_vocabulary:
+        bpe_model = _prepared_vocabulary(data_dir, config.data.corpus)
+    if bpe_model is None:
+        texts = [cut_text(cut) for corpus in corpora for cut in corpus.cuts("train")]
+        tokenizer = _tokenizer(config.data, texts)
+    else:
+        tokenizer = load_tokenizer(bpe_model)
+    if listen is not None and is_first:
+        _audit(corpora, config, tokenizer, data_dir, listen)
     return RunPlan(
         config=replace(
             config,
@@ -225,9 +267,19 @@ def _how_to_go_on(exp_dir: Path) -> str:
     return f"go on from {newest.name} with --resume auto"
 
 
-def _checkpoint_to_resume(
+def checkpoint_to_resume(
     exp_dir: Path, resume: str, start_epoch: int, start_batch: int
 ) -> Path | None:
+    """The checkpoint that a run goes on from; None: it starts anew.
+
+    Args:
+        exp_dir: the run's folder.
+        resume: auto or no.
+        start_epoch, start_batch: see `prepare_run`.
+
+    Raises:
+        UserError: there is no such checkpoint, or there are some of which nothing was said.
+    """
     if start_epoch < 1 or start_batch < 0:
         raise ConfigError(
             f"--start-epoch {start_epoch} --start-batch {start_batch}: both count what is done",
@@ -290,21 +342,47 @@ def _with_shared_batch(config: ExperimentConfig, num_processes: int) -> Experime
     return replace(config, data=replace(config.data, max_duration=share))
 
 
-def _texts(data: DataConfig, data_dir: Path, manifest_dir: Path) -> list[str]:
-    """Training transcripts of all corpora.
+def _audit(
+    corpora: Iterable[Corpus],
+    config: ExperimentConfig,
+    tokenizer: Tokenizer,
+    data_dir: Path,
+    listen: MapTasks,
+) -> None:
+    """Say in one line what is wrong with each corpus.
 
     Raises:
-        UserError: a corpus has no training or no dev part.
+        DataError: training must not start.
     """
-    texts = []
-    for part in data.parts:
-        corpus = open_corpus(
-            part.corpus, data_dir, manifest_dir, selection=selection_of(data, part.corpus)
+    limits = AuditLimits(
+        min_utterance_s=config.data.min_utterance_s, max_utterance_s=config.data.max_utterance_s
+    )
+    for corpus, part in zip(corpora, config.data.parts, strict=True):
+        splits = {"train": corpus.cuts("train"), "dev": corpus.cuts("dev")}
+        # A test set is nothing that training needs.
+        with suppress(DataError):
+            if corpus.test_sets:
+                splits["test"] = corpus.cuts("test")
+        found = audit_at_start(
+            part.corpus,
+            splits,
+            memory=memory_path(data_dir, part.corpus),
+            limits=limits,
+            tokenizer=tokenizer,
+            has_sound=not takes_stored_features(corpus, config, part),
+            ignored=corpus.known_defects,
+            map_tasks=listen,
         )
-        texts += [cut_text(cut) for cut in corpus.cuts("train")]
-        # Validation needs it, and shall not find it missing after hours.
-        corpus.cuts("dev")
-    return texts
+        found.require_fit()
+        _logger.info("%s", found)
+
+
+def _prepared_vocabulary(data_dir: Path, corpus: str) -> Path | None:
+    folder = prepared_vocabulary(data_dir, corpus)
+    if not folder.exists():
+        return None
+    _logger.info("Vocabulary of %s: %s (--tokenizer makes another)", corpus, folder)
+    return folder
 
 
 def _tokenizer(data: DataConfig, texts: list[str]) -> Tokenizer:

@@ -37,7 +37,11 @@ class LossTotals:
         """The sums, in the order of the constructor."""
         return astuple(self)
 
-    def per_frame(self) -> dict[str, float]:
+    def covered(self) -> dict[str, float]:
+        """What the losses are of, for the record."""
+        return {"frames": self.frames}
+
+    def rates(self) -> dict[str, float]:
         """Losses per encoder frame, by name; auxiliary ones only where there are any."""
         sums = {
             "loss": self.loss,
@@ -49,7 +53,7 @@ class LossTotals:
         frames = max(self.frames, 1.0)
         return {name: value / frames for name, value in sums.items()}
 
-    def per_utterance(self) -> dict[str, float]:
+    def shape(self) -> dict[str, float]:
         """Mean length in feature frames and mean share of padding, by the original's names."""
         utterances = max(self.utterances, 1.0)
         return {
@@ -63,8 +67,8 @@ def format_totals(totals: LossTotals) -> str:
 
     The form is that of the original's log.
     """
-    losses = ", ".join(f"{name}={value:.4g}" for name, value in totals.per_frame().items())
-    shape = totals.per_utterance()
+    losses = ", ".join(f"{name}={value:.4g}" for name, value in totals.rates().items())
+    shape = totals.shape()
     return (
         f"{losses}, over {totals.frames:.2f} frames. "
         f"utt_duration={shape['utt_duration']:.4g} frames, "

@@ -24,10 +24,10 @@ from snowmelt.loss.rnnt import (
     rnnt_loss_pruned_joiner,
     rnnt_loss_smoothed,
 )
+from snowmelt.models.half_products import bf16_is_faster
 from snowmelt.models.joiner import Joiner
 from snowmelt.models.transducer import Transducer
 from snowmelt.presets.training import TrainConfig
-from snowmelt.train.half_products import bf16_is_faster
 
 __all__ = [
     "LossScales",
@@ -46,6 +46,9 @@ _FIRST_PRUNED_SCALE: Final = 0.1
 # A node of the lattice through which paths lead with less probability gets no gradient of the
 # pruned loss: no more than rounding changes anyway, for a third of the work and more.
 _NEGLIGIBLE_OCCUPATION: Final = 1e-6
+
+# What the decoder sees where a token is hidden from it: the zero vector.
+_UNKNOWN_TOKEN: Final = -1
 
 
 class TransducerLosses(NamedTuple):
@@ -94,6 +97,7 @@ def transducer_loss(
     am_scale: float = 0.0,
     lm_scale: float = 0.25,
     delay_penalty: float = 0.0,
+    context_dropout: float = 0.0,
     head: str = "",
     learns_pruned: bool = True,
 ) -> TransducerLosses:
@@ -109,6 +113,8 @@ def transducer_loss(
         am_scale: share of encoder-only scores in the simple loss.
         lm_scale: share of decoder-only scores in the simple loss.
         delay_penalty: reward for every frame by which a token comes earlier, in both losses.
+        context_dropout: share of the tokens that the decoder does not see, so that it cannot learn
+            the transcripts of a small corpus by heart.
         head: whose decoder and joiner; "" is the main one.
         learns_pruned: whether the pruned loss carries a gradient.
 
@@ -118,7 +124,11 @@ def transducer_loss(
     decoder, joiner, simple_am_proj, simple_lm_proj = model.head(head)
     blank_id = decoder.blank_id
     encoder_out, encoder_out_lens = model.encoder(x, x_lens)
-    decoder_out = decoder(F.pad(y, (1, 0), value=blank_id), need_pad=True)  # (N, S+1, D)
+    context = F.pad(y, (1, 0), value=blank_id)
+    if context_dropout > 0.0:
+        is_hidden = torch.rand(context.shape, device=context.device) < context_dropout
+        context = context.masked_fill(is_hidden, _UNKNOWN_TOKEN)
+    decoder_out = decoder(context, need_pad=True)  # (N, S+1, D)
 
     boundary = torch.zeros((x.size(0), 4), dtype=torch.int64, device=x.device)
     boundary[:, 2] = y_lens
@@ -282,6 +292,7 @@ class TransducerObjective(nn.Module):
             am_scale=config.am_scale,
             lm_scale=config.lm_scale,
             delay_penalty=delay_penalty_at(config, batch_idx_train) if self.training else 0.0,
+            context_dropout=config.context_dropout if self.training else 0.0,
             head=head,
             learns_pruned=scales.pruned > 0.0,
         )

@@ -8,9 +8,7 @@ from it computes what it would have computed without the interruption.
 """
 
 import copy
-import logging
 import random
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,11 +18,10 @@ import torch
 from torch import nn
 
 from snowmelt.checkpoint.average import update_averaged_model
-from snowmelt.checkpoint.experiment import ExperimentConfig, numbered_checkpoints
-from snowmelt.checkpoint.files import peek_checkpoint, save_checkpoint
+from snowmelt.checkpoint.experiment import ExperimentConfig
+from snowmelt.checkpoint.files import save_checkpoint
 from snowmelt.core.config import to_dict
 from snowmelt.core.errors import CheckpointError
-from snowmelt.core.files import make_folder
 from snowmelt.models.lstm.encoder import Lstm
 from snowmelt.models.regularisers import (
     load_regulariser_state,
@@ -34,6 +31,12 @@ from snowmelt.models.regularisers import (
 from snowmelt.optim.eden import Eden
 from snowmelt.optim.eve import Eve
 from snowmelt.optim.scaled_adam import ScaledAdam
+from snowmelt.train.checkpoints import (
+    SettingRules,
+    check_settings,
+    flat_settings,
+    own_part,
+)
 from snowmelt.train.distributed import Ranks
 from snowmelt.train.metrics import LossTotals
 from snowmelt.train.objective import TransducerObjective
@@ -43,40 +46,30 @@ __all__ = [
     "Optimizer",
     "Progress",
     "TrainState",
-    "newest_checkpoint",
     "seed_batch",
-    "set_aside_later",
 ]
 
 Optimizer = ScaledAdam | Eve
-
-_logger = logging.getLogger(__name__)
 
 # Far enough apart that no batch of one rank draws what a batch of another rank drew.
 _RANK_STRIDE: Final = 1_000_000_007
 _SEED_STRIDE: Final = 1_000_003
 _MICRO_BATCH_STRIDE: Final = 20_000_000_000_003
 
-# The weights, and what the optimiser keeps for them, belong to these settings.
-_OF_THE_WEIGHTS: Final = (
-    "model.",
-    "features.",
-    "min_tail_s",
-    "train.optimizer",
-)
-# The batches of an epoch follow from these.
-_OF_THE_BATCHES: Final = ("data.", "train.seed", "train.target_duration", "world_size")
-# These change nothing that is learnt from one batch.
-_OF_NO_INFLUENCE: Final = (
-    "version",
-    "data.dev_parts",
-    "data.num_workers",
-    "data.test_parts",
-    "train.keep_last_k",
-    "train.log_interval",
-    "train.num_epochs",
-    "train.save_every_n",
-    "train.valid_interval",
+_RULES: Final = SettingRules(
+    of_the_weights=("model.", "features.", "min_tail_s", "train.optimizer"),
+    of_the_batches=("data.", "train.seed", "train.target_duration", "world_size"),
+    of_no_influence=(
+        "version",
+        "data.dev_parts",
+        "data.num_workers",
+        "data.test_parts",
+        "train.keep_last_k",
+        "train.log_interval",
+        "train.num_epochs",
+        "train.save_every_n",
+        "train.valid_interval",
+    ),
 )
 
 
@@ -233,7 +226,7 @@ class TrainState:
         Raises:
             CheckpointError: the file is damaged, or was written by another kind of run.
         """
-        ours = _ours(saved, path)
+        ours = own_part(saved, path)
         try:
             progress, rank_states = Progress(**ours["progress"]), ours["ranks"]
             progress.positions = {k: (v[0], v[1]) for k, v in progress.positions.items()}
@@ -269,37 +262,22 @@ class TrainState:
     def _check_settings(
         self, path: Path, saved_config: Mapping[str, Any], progress: Progress, world_size: int
     ) -> None:
-        before = {**_flat(saved_config), "world_size": world_size}
-        now = {**_flat(to_dict(self.config)), "world_size": self.ranks.world_size}
+        before = {**flat_settings(saved_config), "world_size": world_size}
+        now = {**flat_settings(to_dict(self.config)), "world_size": self.ranks.world_size}
         if _heads(before) != _heads(now):
             raise CheckpointError(
                 f"{path} has other decoders or auxiliary heads than this run",
                 hint="resume with the --mix, --ctc-loss-scale and --frame-loss-scale it was "
                 "started with, or start a new run with another --exp-dir",
             )
-        if before.get("vocabulary_hash") != now["vocabulary_hash"]:
-            raise CheckpointError(
-                f"{path} is of a run with another vocabulary",
-                hint=f"--bpe-model {path.parent / 'lang'} takes that run's own",
-            )
-        for name in sorted(before.keys() | now.keys()):
-            old, new = before.get(name), now.get(name)
-            if old == new or name in _OF_NO_INFLUENCE:
-                continue
-            if name.startswith(_OF_THE_WEIGHTS):
-                raise CheckpointError(
-                    f"{path} is of a run whose {name} is {old}, here it is {new}",
-                    hint="resume with the settings the run was started with, or start a new run "
-                    "with another --exp-dir",
-                )
-            if progress.batch > 0 and name.startswith(_OF_THE_BATCHES):
-                raise CheckpointError(
-                    f"{path} is of the middle of an epoch whose {name} is {old}, here it is {new}",
-                    hint="resume with the settings the epoch was begun with, or go on from an "
-                    "epoch-N.pt with --start-epoch",
-                )
-            if self.ranks.is_main:
-                _logger.warning("%s was %s so far, from here on it is %s", name, old, new)
+        check_settings(
+            path,
+            before,
+            now,
+            _RULES,
+            is_inside_epoch=progress.batch > 0,
+            is_main=self.ranks.is_main,
+        )
 
 
 def seed_batch(seed: int, batch_idx_train: int, rank: int, micro_batch: int = 0) -> None:
@@ -313,90 +291,11 @@ def seed_batch(seed: int, batch_idx_train: int, rank: int, micro_batch: int = 0)
     torch.manual_seed(base + rank * _RANK_STRIDE)
 
 
-def newest_checkpoint(exp_dir: Path) -> Path | None:
-    """The checkpoint of `exp_dir` with the most batches behind it; None if there is none.
-
-    The file itself says how many: its time may be that of a copy, and epochs and batches are
-    numbered differently.
-
-    Raises:
-        CheckpointError: a file cannot be read, or was not written by snowmelt.
-    """
-    last = [
-        list(numbered.values())[-1]
-        for numbered in (
-            numbered_checkpoints(exp_dir, "epoch"),
-            numbered_checkpoints(exp_dir, "checkpoint"),
-        )
-        if numbered
-    ]
-    return max(last, key=_position, default=None)
-
-
-def set_aside_later(exp_dir: Path, start: Path) -> None:
-    """Move the checkpoints with more steps behind them than `start` into a folder of their own.
-
-    Who goes back leaves a course of the run. Its files must not be taken for those of the new one:
-    by the next resume, by averaging, or when only the newest are kept.
-    """
-    at = _position(start)
-    later = [
-        path
-        for prefix in ("epoch", "checkpoint")
-        for path in numbered_checkpoints(exp_dir, prefix).values()
-        if _is_behind(path, at)
-    ]
-    if not later:
-        return
-    folder = exp_dir / time.strftime("superseded-%Y-%m-%d-%H-%M-%S")
-    make_folder(folder)
-    for path in later:
-        path.rename(folder / path.name)
-    _logger.warning(
-        "Going back to %s: %d later checkpoints are now in %s", start.name, len(later), folder
-    )
-
-
-def _is_behind(path: Path, position: tuple[int, int]) -> bool:
-    """Whether a checkpoint has more behind it; one that cannot be read is left where it is."""
-    try:
-        return _position(path) > position
-    except CheckpointError:
-        return False
-
-
 def _plain_progress(progress: Progress) -> dict[str, Any]:
     return {**asdict(progress), "positions": {k: list(v) for k, v in progress.positions.items()}}
-
-
-def _position(path: Path) -> tuple[int, int]:
-    """Batches done, and the epoch to go on with: later where the epoch is complete."""
-    progress = _ours(peek_checkpoint(path), path).get("progress", {})
-    return progress.get("batch_idx_train", 0), progress.get("epoch", 0)
 
 
 def _heads(flat: Mapping[str, Any]) -> tuple[Any, ...]:
     """Which decoders and auxiliary heads a run with these settings has."""
     others = tuple(part["corpus"] for part in (flat.get("data.mix") or ())[1:])
     return others, *(flat.get(f"train.{name}_loss_scale", 0.0) > 0.0 for name in ("ctc", "frame"))
-
-
-def _ours(checkpoint: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
-    ours = checkpoint.get("snowmelt")
-    if not isinstance(ours, Mapping):
-        raise CheckpointError(
-            f"{path} was not written by snowmelt, a run cannot be resumed from it",
-            hint="start a new run with another --exp-dir",
-        )
-    return ours
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by their dotted names."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat

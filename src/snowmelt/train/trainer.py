@@ -10,7 +10,6 @@ Source: icefall, egs/librispeech/ASR/pruned_transducer_stateless7_streaming/trai
 
 import json
 import logging
-import shutil
 import threading
 import time
 import warnings
@@ -25,14 +24,10 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from snowmelt.checkpoint.experiment import (
-    ExperimentConfig,
-    numbered_checkpoints,
-    save_experiment,
-)
+from snowmelt.checkpoint.experiment import ExperimentConfig, save_experiment
 from snowmelt.checkpoint.files import load_checkpoint
 from snowmelt.core.config import to_dict
-from snowmelt.core.files import atomic_path, held_folder, remove_leftovers
+from snowmelt.core.files import held_folder, remove_leftovers
 from snowmelt.core.interrupt import stop_requests
 from snowmelt.core.log import setup_logging
 from snowmelt.core.progress import progress_bar
@@ -42,6 +37,12 @@ from snowmelt.models.build import fold_feature_normalisation
 from snowmelt.presets.frames import FEATURE_FRAME_S
 from snowmelt.text.tokenizer import Tokenizer
 from snowmelt.train.build import new_state
+from snowmelt.train.checkpoints import (
+    keep_newest,
+    newest_checkpoint,
+    save_copies,
+    set_aside_later,
+)
 from snowmelt.train.corpus import TrainingCorpora
 from snowmelt.train.diagnostics import Diagnostics
 from snowmelt.train.distributed import (
@@ -59,7 +60,7 @@ from snowmelt.train.inf_check import InfCheck
 from snowmelt.train.metrics import LossTotals, format_totals
 from snowmelt.train.objective import TransducerObjective
 from snowmelt.train.prefetch import prefetched, reader_threads
-from snowmelt.train.resume import newest_checkpoint, seed_batch, set_aside_later
+from snowmelt.train.resume import seed_batch
 from snowmelt.train.step import Learner
 from snowmelt.train.validation import dev_losses
 
@@ -274,7 +275,7 @@ class _Trainer:
                     frames = sum(float(b.feature_lens.sum()) for b in batches)
                     audio_s += frames * self._ranks.world_size * FEATURE_FRAME_S
                     speed = audio_s / (time.monotonic() - started)
-                    loss = state.totals[""].per_frame()["loss"]
+                    loss = state.totals[""].rates()["loss"]
                     bar.advance(1, note=f"loss {loss:.3f}  {speed:.0f} audio-s/s")
         share = self._waited_s / max(time.monotonic() - started, 1e-9)
         _logger.info("Epoch %d, %.1f%% of the time was spent waiting for data", epoch, 100 * share)
@@ -361,9 +362,7 @@ class _Trainer:
         if is_stopping or done % train.scaled_period(train.save_every_n) == 0:
             self._save(history, exp_dir / f"checkpoint-{done}.pt")
             if self._ranks.is_main:
-                numbered = numbered_checkpoints(exp_dir, "checkpoint")
-                for path in list(numbered.values())[: -train.keep_last_k]:
-                    path.unlink()
+                keep_newest(exp_dir, train.keep_last_k)
         if is_stopping:
             _logger.info("Asked to stop: go on with --resume auto")
             raise KeyboardInterrupt
@@ -382,7 +381,7 @@ class _Trainer:
             megabytes = torch.cuda.max_memory_allocated() // 1_000_000
             _logger.info("Maximum memory allocated so far is %dMB", megabytes)
         names = []
-        train_loss, valid_loss = state.totals[""].per_frame()["loss"], valid.per_frame()["loss"]
+        train_loss, valid_loss = state.totals[""].rates()["loss"], valid.rates()["loss"]
         if train_loss < progress.best_train_loss:
             progress.best_train_loss, progress.best_train_epoch = train_loss, epoch
             names.append("best-train-loss.pt")
@@ -426,7 +425,4 @@ class _Trainer:
         first, *copies = paths
         _logger.info("Saving checkpoint to %s", first)
         self._state.save(first, rank_states)
-        for path in copies:
-            _logger.info("Saving checkpoint to %s", path)
-            with atomic_path(path) as temporary:
-                shutil.copyfile(first, temporary)
+        save_copies(first, copies)

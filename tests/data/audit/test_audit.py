@@ -10,7 +10,9 @@ import pytest
 import soundfile
 from lhotse import MonoCut
 
+from snowmelt.core.errors import DataError
 from snowmelt.data.audit import DEFECTS, FATAL_DEFECTS, AuditLimits, audit
+from snowmelt.data.audit.start import audit_at_start
 from snowmelt.text.tokenizer import build_words
 from tests.data.audit.planted import RATE, TEXTS, burst, corpus, cut, write
 
@@ -165,6 +167,52 @@ def test_a_planted_defect_is_found_and_nothing_else(
     assert [(f.defect, f.cut_id) for f in result.findings] == [(defect, name)]
     assert result.findings[0].detail
     assert result.is_fit == (defect not in FATAL_DEFECTS)
+
+
+def _plant_all(cuts: Corpus) -> set[tuple[str, str]]:
+    """Fourteen kinds of defects in one corpus, each in an utterance of its own."""
+    train = [f"train-{n:02d}" for n in range(40)]
+    _path(cuts["train"][20]).unlink()
+    _path(cuts["train"][21]).write_text("version https://git-lfs.github.com/spec/v1\noid 1\n")
+    _path(cuts["train"][22]).write_bytes(bytes(range(256)) * 40)
+    write(_path(cuts["train"][23]), burst(23, 1.0), rate=8000)
+    _replace(cuts, train[24], np.zeros(RATE, np.float32))
+    _replace(cuts, train[25], np.clip(20 * burst(525, 1.0), -1.0, 1.0))
+    _replace(cuts, train[26], soundfile.read(_path(cuts["train"][1]), dtype="float32")[0])
+    leaked = soundfile.read(_path(cuts["test"][1]), dtype="float32")[0]
+    _replace(cuts, train[27], leaked, text=TEXTS[1])
+    _replace(cuts, train[28], burst(528, 21.0), text=" ".join(TEXTS * 4))
+    _replace(cuts, train[29], burst(529, 0.2), text="A")
+    _replace(cuts, train[30], burst(530, 0.35), text="I I I I I I I I")
+    cuts["train"][31].supervisions[0].text = "FOUR FIVÉ"
+    _replace(cuts, train[32], burst(532, 15.0), text="FOUR FIVE")
+    cuts["test"][5].supervisions[0].speaker = "train-1"
+    kinds = ["missing", "lfs-pointer", "unreadable", "wrong-rate", "silent", "clipped", "duplicate"]
+    more = ["too-long", "too-short", "too-few-frames", "unknown-characters", "rate-outlier"]
+    return {
+        *zip(kinds, train[20:27], strict=True),
+        ("duplicate-across-splits", "test-01"),
+        *zip(more, train[28:33], strict=True),
+        ("speaker-in-two-splits", "test-05"),
+    }
+
+
+def test_all_defects_at_once_are_found_and_nothing_else(tmp_path: Path) -> None:
+    cuts = corpus(tmp_path)
+    planted = _plant_all(cuts)
+    found = [(f.defect, f.cut_id) for f in audit(cuts).findings]
+    assert len(found) == len(planted) == 14 and set(found) == planted
+    # A training is refused for the same reasons.
+    start = audit_at_start(
+        "mine",
+        cuts,
+        memory=tmp_path / "heard.json",
+        limits=AuditLimits(),
+        tokenizer=build_words([*TEXTS, "A", "I"]),
+    )
+    assert {(f.defect, f.cut_id) for f in start.findings} == planted
+    with pytest.raises(DataError, match=r"training must not start on mine: 1 missing, 1 lfs-poi"):
+        start.require_fit()
 
 
 def test_a_healthy_corpus_has_no_findings(tmp_path: Path) -> None:

@@ -3,7 +3,13 @@
 import pytest
 import torch
 
-from snowmelt.models.regularisers import DoubleSwish, Dropout, double_swish, softmax
+from snowmelt.models.regularisers import (
+    DoubleSwish,
+    DoubleSwishDropout,
+    Dropout,
+    double_swish,
+    softmax,
+)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -58,6 +64,33 @@ def test_dropout_follows_torchs_seed() -> None:
     torch.manual_seed(3)
     assert torch.equal(dropout(x), first)
     assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_double_swish_and_dropout_at_once_are_both(dtype: torch.dtype) -> None:
+    x = torch.linspace(-6, 6, 3001, dtype=dtype)
+    results = []
+    for module in (
+        DoubleSwishDropout(0.25),
+        torch.nn.Sequential(DoubleSwish(), Dropout(0.25)),
+    ):
+        torch.manual_seed(0)
+        own = x.clone().requires_grad_()
+        y = module.train()(own)
+        y.backward(torch.linspace(1.0, 2.0, 3001, dtype=dtype))
+        assert own.grad is not None
+        results.append((y.detach(), own.grad))
+    # One rounding to bfloat16 less.
+    tolerance = 2**-7 if dtype == torch.bfloat16 else 1e-6
+    for at_once, apart in zip(*results, strict=True):
+        torch.testing.assert_close(at_once, apart, rtol=tolerance, atol=tolerance)
+    assert 0.2 < float((results[0][0] == 0).double().mean()) < 0.3
+
+
+def test_double_swish_and_dropout_without_dropout_or_training_are_double_swish() -> None:
+    x = torch.linspace(-6, 6, 301)
+    assert torch.equal(DoubleSwishDropout(0.5).eval()(x), double_swish(x))
+    torch.testing.assert_close(DoubleSwishDropout(0.0).train()(x), double_swish(x))
 
 
 def test_softmax_is_stored_in_the_autocast_dtype_with_a_full_precision_gradient() -> None:

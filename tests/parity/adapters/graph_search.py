@@ -7,7 +7,8 @@ from typing import Any
 import kaldialign
 import numpy as np
 
-from snowmelt.search.fast_beam import FastBeamSearch, FastBeamState
+from snowmelt.search.fast_beam import FastBeamSearch
+from snowmelt.search.fast_beam_state import FastBeamState
 from snowmelt.search.graph_advance import FINAL_ARC
 from snowmelt.search.lattice import compat_lattice
 from snowmelt.search.method import SearchResult
@@ -50,7 +51,9 @@ def offline_graph_search(
             references = run.inputs()["ref_texts"]
             hypotheses = [nbest.hypotheses(state) for state in states]
             found = [
-                oracle(own, reference) if own else search.empty_result()
+                own[oracle([result.tokens for result in own], reference)]
+                if own
+                else search.empty_result()
                 for own, reference in zip(hypotheses, references, strict=True)
             ]
             results["edit_distance"] = [

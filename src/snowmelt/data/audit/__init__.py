@@ -4,6 +4,7 @@
     duplicates.py   which of them are the same sound
     checks.py       what is wrong with a corpus, from these numbers and the manifests
     report.py       the findings as text, as a page with plots, as a list, as clean manifests
+    start.py        may training start? what was heard before is remembered
 
 Invariant: nothing of the corpus is changed.
 """
@@ -34,9 +35,11 @@ __all__ = [
     "Audit",
     "AuditLimits",
     "Finding",
+    "MapTasks",
     "Utterance",
     "audit",
     "count_by_defect",
+    "listen",
 ]
 
 MapTasks = Callable[
@@ -76,17 +79,22 @@ def audit(
         map_tasks: like `map`, in order; that of an executor listens in other processes.
     """
     cuts = [(split, cut) for split, those in splits.items() for cut in those]
-    tasks = _tasks([cut for _, cut in cuts])
-    facts: list[SoundFacts] = []
-    with progress_bar("listening", total=len(cuts)) as progress:
-        for of_task in map_tasks(sound_facts, tasks):
-            facts += of_task
-            progress.advance(len(of_task))
+    facts = listen([cut for _, cut in cuts], map_tasks=map_tasks)
     utterances = tuple(
         Utterance(split, cut, heard) for (split, cut), heard in zip(cuts, facts, strict=True)
     )
     findings = find_defects(utterances, limits=limits or AuditLimits(), tokenizer=tokenizer)
     return Audit(utterances, tuple(findings))
+
+
+def listen(cuts: Sequence[Cut], *, map_tasks: MapTasks = map) -> list[SoundFacts]:
+    """What cuts sound like, in order; arguments as for `audit`."""
+    facts: list[SoundFacts] = []
+    with progress_bar("listening", total=len(cuts)) as progress:
+        for of_task in map_tasks(sound_facts, _tasks(cuts)):
+            facts += of_task
+            progress.advance(len(of_task))
+    return facts
 
 
 def _tasks(cuts: Sequence[Cut]) -> Iterator[list[Cut]]:

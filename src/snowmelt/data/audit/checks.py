@@ -34,6 +34,9 @@ __all__ = [
     "Utterance",
     "count_by_defect",
     "find_defects",
+    "in_order",
+    "manifest_defects",
+    "sound_defects",
 ]
 
 DEFECTS: Final = (
@@ -148,16 +151,42 @@ def find_defects(
             instead, and characters that are rare or that training has not are suspected.
         fbank: says how many feature frames an utterance has.
     """
+    return in_order(
+        [
+            *manifest_defects(utterances, limits=limits, tokenizer=tokenizer, fbank=fbank),
+            *sound_defects(utterances, limits=limits),
+        ]
+    )
+
+
+def manifest_defects(
+    utterances: Sequence[Utterance],
+    *,
+    limits: AuditLimits,
+    tokenizer: Tokenizer | None = None,
+    fbank: FbankConfig | None = None,
+) -> list[Finding]:
+    """What manifests alone tell; arguments as for `find_defects`."""
     fbank = FbankConfig() if fbank is None else fbank
-    findings = [
-        *_each(utterances, lambda u: _of_file(u)),
-        *_each(utterances, lambda u: _of_sound(u, limits)),
+    return [
         *_each(utterances, lambda u: _of_length(u, limits, tokenizer, fbank)),
-        *_duplicates(utterances, limits),
         *_unknown_characters(utterances, tokenizer),
-        *_rate_outliers(utterances, limits),
         *_known_speakers(utterances),
     ]
+
+
+def sound_defects(utterances: Sequence[Utterance], *, limits: AuditLimits) -> list[Finding]:
+    """What is heard: of the utterances that have facts."""
+    return [
+        *_each(utterances, _of_file),
+        *_each(utterances, lambda u: _of_sound(u, limits)),
+        *_duplicates(utterances, limits),
+        *_rate_outliers(utterances, limits),
+    ]
+
+
+def in_order(findings: Iterable[Finding]) -> list[Finding]:
+    """Findings in the order of `DEFECTS`, those of one defect as they came."""
     order = {name: n for n, name in enumerate(DEFECTS)}
     return sorted(findings, key=lambda finding: order[finding.defect])
 

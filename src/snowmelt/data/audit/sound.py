@@ -18,6 +18,7 @@ from snowmelt.audio.read import info
 from snowmelt.core.errors import UserError
 from snowmelt.core.files import is_lfs_pointer
 from snowmelt.data.cuts import AudioCache, load_samples
+from snowmelt.data.shards import sound_place
 
 __all__ = ["FINGERPRINT_SIZE", "SoundFacts", "sound_facts"]
 
@@ -90,7 +91,9 @@ def _facts(cut: Cut, cache: AudioCache) -> SoundFacts:
 
 
 def _path(cut: Cut) -> str:
-    """The file of a cut of a single file; mixes are looked at by their samples alone."""
+    """The file of a cut of a single file; mixes and shards are looked at by their samples alone."""
+    if sound_place(cut):
+        return ""
     if isinstance(cut, MonoCut) and cut.has_recording and len(cut.recording.sources) == 1:
         source = cut.recording.sources[0]
         return str(source.source) if source.type == "file" else ""

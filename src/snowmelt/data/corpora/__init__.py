@@ -15,6 +15,8 @@ from lhotse import CutSet
 from snowmelt.core.errors import DataError
 from snowmelt.data.corpora.an4 import An4Corpus
 from snowmelt.data.corpora.digits import DigitsCorpus
+from snowmelt.data.corpora.edges import SUFFIX as _EDGES
+from snowmelt.data.corpora.edges import EdgeCorpus
 from snowmelt.data.corpora.gigaspeech import gigaspeech
 from snowmelt.data.corpora.librispeech import librispeech
 from snowmelt.data.corpora.manifests import ManifestCorpus, PartSelection, find_manifest
@@ -46,6 +48,10 @@ class Corpus(Protocol):
     @property
     def test_sets(self) -> tuple[str, ...]:
         """Names of the test sets, which `cuts` knows too; "test" is all of them together."""
+
+    @property
+    def known_defects(self) -> frozenset[str]:
+        """Defects (`snowmelt.data.audit.DEFECTS`) that its makers' own splits have."""
 
     def cuts(self, split: str, epoch: int = 0) -> CutSet:
         """The utterances of a split: 16 kHz, mono, in memory (all but the sound itself).
@@ -124,7 +130,8 @@ def open_corpus(
     """Any corpus, to be read.
 
     Args:
-        name: one of `corpus_names()` and `manifest_corpus_names()`, or an own corpus.
+        name: one of `corpus_names()` and `manifest_corpus_names()`, or an own corpus; with "-edges"
+            behind it, its test sets cut right at the first and last sound.
         data_dir: a corpus that comes as an archive is in the folder of its name below; so is an own
             one.
         manifest_dir: holds the manifests of the others.
@@ -139,6 +146,9 @@ def open_corpus(
         return _MANIFEST_CORPORA[name](manifest_dir, selection or PartSelection())
     if name not in _ARCHIVE_CORPORA:
         own = _own_corpus(name, data_dir / name)
+        if own is None and name.endswith(_EDGES):
+            source = open_corpus(name.removesuffix(_EDGES), data_dir, manifest_dir)
+            return EdgeCorpus(source.name, source.test_sets, source.cuts)
         if own is None:
             raise _unknown(name, [*_ARCHIVE_CORPORA, *_MANIFEST_CORPORA])
         return own

@@ -35,6 +35,7 @@ class An4Corpus:
     name: Final = "an4"
     varies_with_epoch: Final = False
     test_sets: Final = ("test",)
+    known_defects: Final = frozenset[str]()
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -4,16 +4,19 @@ Invariant: a manifest is taken as it is: order, ids and texts of its cuts do not
 paths in it count from the folder that holds it, where they lead nowhere from here.
 """
 
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
 from lhotse import CutSet
 from lhotse.cut import Cut, MonoCut
 
-from snowmelt.core.errors import DataError
+from snowmelt.core.errors import DataError, UserError
 from snowmelt.core.files import require_file
+from snowmelt.data.stored_cuts import StoredCuts, store_path
 
 __all__ = [
     "ManifestCorpus",
@@ -22,6 +25,13 @@ __all__ = [
     "load_manifest",
     "manifest_of_part",
 ]
+
+_logger = logging.getLogger(__name__)
+
+# Three hundred thousand cuts, more or less: a gigabyte of objects in each process.
+_MAX_IN_MEMORY_BYTES: Final = 50_000_000
+# Cuts of a large manifest that are looked at together.
+_PIECE: Final = 10_000
 
 _SUFFIXES: Final = (".jsonl.gz", ".jsonl")
 
@@ -57,6 +67,7 @@ class ManifestCorpus:
     """
 
     varies_with_epoch: Final = False
+    known_defects: Final = frozenset[str]()
 
     def __init__(
         self,
@@ -92,8 +103,7 @@ class ManifestCorpus:
             # All manifests are looked up before the first long one is read.
             found = [manifest_of_part(self._folder, self.name, part) for part in parts]
             paths = [path for manifests in found for path in manifests]
-            cuts = [cut for path in paths for cut in load_manifest(path, self._folder)]
-            self._cuts[split] = CutSet.from_cuts(cuts)
+            self._cuts[split] = _load_all(paths, self._folder)
         return self._cuts[split]
 
 
@@ -134,6 +144,39 @@ def find_manifest(folder: Path, stem: str) -> Path | None:
     return next((path for path in paths if path.exists()), None)
 
 
+def _load_all(paths: Sequence[Path], root: Path) -> CutSet:
+    """Cuts of manifests, one after the other: in memory, or large ones in a store beside them."""
+    if sum(path.stat().st_size for path in paths) > _MAX_IN_MEMORY_BYTES:
+        store = store_path(paths)
+        try:
+            if not StoredCuts.is_there(store):
+                _logger.info("Unpacking the manifests of %s into %s", root, store)
+                StoredCuts.write(store, (cut for path in paths for cut in _stream(path, root)))
+            return CutSet(StoredCuts(store))
+        except UserError as error:
+            if isinstance(error, DataError):  # it is a manifest that is damaged
+                raise
+            _logger.warning("All cuts are held in memory: %s", error)
+    return CutSet.from_cuts(cut for path in paths for cut in load_manifest(path, root))
+
+
+def _stream(path: Path, root: Path) -> Iterator[Cut]:
+    """The cuts that `load_manifest` gives, a piece of the manifest at a time."""
+    again = f"remove {path} and prepare it again"
+    is_empty = True
+    cuts = iter(CutSet.from_jsonl_lazy(path))
+    try:
+        while piece := list(islice(cuts, _PIECE)):
+            is_empty = False
+            yield from _prepared(CutSet.from_cuts(piece), root)
+    except Exception as error:  # bytes from anywhere fail in lhotse and below in any way
+        raise DataError(
+            f"the manifest {path} is damaged: {error or type(error).__name__}", again
+        ) from error
+    if is_empty:
+        raise DataError(f"the manifest {path} holds no cuts", again)
+
+
 def load_manifest(path: Path, root: Path | None = None) -> CutSet:
     """Cuts of a manifest, in memory. Cuts that hold several utterances are cut into these.
 
@@ -147,16 +190,20 @@ def load_manifest(path: Path, root: Path | None = None) -> CutSet:
     again = f"remove {path} and prepare it again"
     require_file(path, "the manifest", error=DataError, hint=again)
     try:
-        cuts = CutSet.from_jsonl(path).to_eager()
-        if any(len(cut.supervisions) > 1 for cut in cuts):
-            cuts = cuts.trim_to_supervisions(keep_overlapping=False).to_eager()
+        cuts = _prepared(CutSet.from_jsonl(path).to_eager(), path.parent if root is None else root)
     except Exception as error:  # bytes from anywhere fail in lhotse and below in any way
         raise DataError(
             f"the manifest {path} is damaged: {error or type(error).__name__}", again
         ) from error
     if not len(cuts):
         raise DataError(f"the manifest {path} holds no cuts", again)
-    return _with_paths_from(path.parent if root is None else root, cuts)
+    return cuts
+
+
+def _prepared(cuts: CutSet, root: Path) -> CutSet:
+    if any(len(cut.supervisions) > 1 for cut in cuts):
+        cuts = cuts.trim_to_supervisions(keep_overlapping=False).to_eager()
+    return _with_paths_from(root, cuts)
 
 
 def _with_paths_from(folder: Path, cuts: CutSet) -> CutSet:

@@ -12,7 +12,13 @@ Source: icefall, egs/librispeech/ASR: pruned_transducer_stateless7/scaling.py, f
 pruned_transducer_stateless2/scaling.py.
 """
 
-from snowmelt.models.regularisers.activation import DoubleSwish, Dropout, double_swish, softmax
+from snowmelt.models.regularisers.activation import (
+    DoubleSwish,
+    DoubleSwishDropout,
+    Dropout,
+    double_swish,
+    softmax,
+)
 from snowmelt.models.regularisers.balancer import ActivationBalancer
 from snowmelt.models.regularisers.gradient_filter import filter_gradients
 from snowmelt.models.regularisers.limits import (
@@ -36,6 +42,7 @@ __all__ = [
     "ActivationBalancer",
     "BasicNorm",
     "DoubleSwish",
+    "DoubleSwishDropout",
     "Dropout",
     "MaxEig",
     "ThresholdBalancer",

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from snowmelt.models.regularisers.common import apply_function, cpu_kernels_usable, widened
 
-__all__ = ["DoubleSwish", "Dropout", "double_swish", "softmax"]
+__all__ = ["DoubleSwish", "DoubleSwishDropout", "Dropout", "double_swish", "softmax"]
 
 
 class _DoubleSwishFunction(torch.autograd.Function):
@@ -103,6 +103,53 @@ class Dropout(nn.Module):
             return nn.functional.dropout(x, self.prob, training=True)
         key = int(torch.randint(2**63 - 1, ()))
         return apply_function(_DropoutFunction, x, self.prob, key)
+
+
+class _DoubleSwishDropoutFunction(torch.autograd.Function):
+    """Both in one pass over memory each way, keeping x and the key."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, prob: float, key: int) -> Tensor:
+        from snowmelt.models import cpu_kernels
+
+        ctx.save_for_backward(x)
+        ctx.prob, ctx.key = prob, key
+        return cpu_kernels.double_swish_dropout(x, prob, key)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
+        from snowmelt.models import cpu_kernels
+
+        (grad,) = grad_outputs
+        (x,) = ctx.saved_tensors
+        grad_x = cpu_kernels.double_swish_dropout_gradient(x, grad, ctx.prob, ctx.key)
+        return grad_x, None, None
+
+
+class DoubleSwishDropout(nn.Module):
+    """`DoubleSwish`, then `Dropout`, where training may do both at once.
+
+    Args:
+        prob: of the dropout.
+    """
+
+    def __init__(self, prob: float) -> None:
+        super().__init__()
+        self.prob = prob
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns the activations, in training with elements dropped."""
+        return self._training_forward(x) if self.training else double_swish(x)
+
+    @torch.jit.unused
+    def _training_forward(self, x: Tensor) -> Tensor:
+        if self.prob == 0.0:
+            return apply_function(_DoubleSwishFunction, x)
+        if not cpu_kernels_usable(x):
+            y = apply_function(_DoubleSwishFunction, x)
+            return nn.functional.dropout(y, self.prob, training=True)
+        key = int(torch.randint(2**63 - 1, ()))
+        return apply_function(_DoubleSwishDropoutFunction, x, self.prob, key)
 
 
 class _SoftmaxFunction(torch.autograd.Function):

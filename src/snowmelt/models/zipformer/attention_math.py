@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from snowmelt.models.regularisers import penalize_abs_values_gt, softmax
+from snowmelt.models.zipformer.packing import pack, unpack
 from snowmelt.models.zipformer.windows import Windows, forbidden_keys
 
 __all__ = ["apply_weights", "attention_weights", "shift_to_keys"]
@@ -32,7 +33,7 @@ def attention_weights(
         k: (T, N, H * D) keys, or (L + T, N, H * D) with the cached ones before them.
         p: (T, N, H * P) positional queries.
         pos: (2 * S - 1 + L, H, P) positional keys; row r is for the distance S + L - 1 - r.
-        windows: which keys each query sees.
+        windows: which keys each query sees; with their packing q, k and p are (M, 1, ...).
         score_limit: larger absolute scores are penalised in the gradient; None: none are.
         score_penalty: see `penalize_abs_values_gt`.
 
@@ -43,6 +44,8 @@ def attention_weights(
         from snowmelt.models.zipformer import attention_cpu
 
         return attention_cpu.attention_weights(q, k, p, pos, windows, score_limit, score_penalty)
+    if windows.packing is not None:
+        q, k, p = (unpack(x, windows.packing) for x in (q, k, p))
     num_heads = pos.size(1)
     q_blocks = _blocks(_query_heads(q, num_heads, windows), windows)
     content = torch.matmul(q_blocks, _key_windows(k, num_heads, windows))
@@ -64,17 +67,20 @@ def apply_weights(weights: Tensor, v: Tensor, windows: Windows) -> Tensor:
     Args:
         weights: (B, N, H, S, W).
         v: (T, N, H * D), or (L + T, N, H * D) with the cached ones before them.
-        windows: those of the weights.
+        windows: those of the weights; with their packing v is (M, 1, H * D).
 
     Returns:
-        (T, N, H * D).
+        (T, N, H * D), or (M, 1, H * D).
     """
     if _trains_on_cpu(v, windows):
         from snowmelt.models.zipformer import attention_cpu
 
         return attention_cpu.apply_weights(weights, v, windows)
+    if windows.packing is not None:
+        v = unpack(v, windows.packing)
     values = _key_windows(v, weights.size(2), windows).transpose(-1, -2)
-    return _from_blocks(torch.matmul(weights, values), windows)
+    summed = _from_blocks(torch.matmul(weights, values), windows)
+    return summed if windows.packing is None else pack(summed, windows.packing)
 
 
 def shift_to_keys(by_distance: Tensor, num_keys: int) -> Tensor:

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snowmelt.models.regularisers import ActivationBalancer, DoubleSwish, scaled_conv1d
+from snowmelt.models.regularisers.common import cpu_kernels_usable
+from snowmelt.models.zipformer.packing import Packing, pack, unpack
 
 __all__ = ["ConvolutionModule", "depthwise_conv"]
 
@@ -40,16 +42,21 @@ class ConvolutionModule(nn.Module):
         self.activation = DoubleSwish()
         self.pointwise_conv2 = scaled_conv1d(channels, channels, kernel_size=1, initial_scale=0.05)
 
-    def forward(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, padding_mask: Tensor | None = None, packing: Packing | None = None
+    ) -> Tensor:
         """Whole utterances.
 
         Args:
-            x: (T, N, C).
+            x: (T, N, C), or (M, 1, C) with a packing.
             padding_mask: (N, T) bool; with it, padding frames enter the convolution as zeros.
+            packing: where the utterances are, if they stand one behind the other.
 
         Returns:
-            (T, N, C).
+            As x.
         """
+        if packing is not None:
+            return self._activated(self._packed(self._before_gate(x), packing))
         x = self._gated(x)
         if padding_mask is not None:
             x = x.masked_fill(padding_mask.t().unsqueeze(-1), 0.0)
@@ -68,12 +75,31 @@ class ConvolutionModule(nn.Module):
         frames = torch.cat([cache, self._gated(x)])
         return self._convolved(frames), frames
 
-    def _gated(self, x: Tensor) -> Tensor:
+    def _packed(self, x: Tensor, packing: Packing) -> Tensor:
+        if cpu_kernels_usable(x):
+            from snowmelt.models.zipformer.convolution_cpu import gated_conv
+
+            bias = self.depthwise_conv.bias
+            assert bias is not None
+            return gated_conv(x, self.depthwise_conv.weight, bias, packing)
+        x = F.pad(unpack(F.glu(x, dim=-1), packing), (0, 0, 0, 0, self.kernel_size - 1, 0))
+        return pack(self._depthwise(x), packing)
+
+    def _before_gate(self, x: Tensor) -> Tensor:
         x = F.linear(x, self.pointwise_conv1.weight.squeeze(-1), self.pointwise_conv1.bias)
-        return F.glu(self.deriv_balancer1(x), dim=-1)
+        out: Tensor = self.deriv_balancer1(x)
+        return out
+
+    def _gated(self, x: Tensor) -> Tensor:
+        return F.glu(self._before_gate(x), dim=-1)
 
     def _convolved(self, frames: Tensor) -> Tensor:
-        x = depthwise_conv(frames, self.depthwise_conv.weight, self.depthwise_conv.bias)
+        return self._activated(self._depthwise(frames))
+
+    def _depthwise(self, frames: Tensor) -> Tensor:
+        return depthwise_conv(frames, self.depthwise_conv.weight, self.depthwise_conv.bias)
+
+    def _activated(self, x: Tensor) -> Tensor:
         x = self.activation(self.deriv_balancer2(x))
         return F.linear(x, self.pointwise_conv2.weight.squeeze(-1), self.pointwise_conv2.bias)
 

@@ -10,6 +10,7 @@ but the weights: every random draw is from Python's or torch's global generator.
 Source: icefall, egs/librispeech/ASR/pruned_transducer_stateless7_streaming/zipformer.py.
 """
 
+import math
 from typing import Final, cast
 
 import torch
@@ -26,6 +27,13 @@ from snowmelt.models.zipformer.caches import StackState, ZipformerState
 from snowmelt.models.zipformer.checks import check_chunk_size, check_left_context, check_streams
 from snowmelt.models.zipformer.flat_state import flat_to_state, state_to_flat
 from snowmelt.models.zipformer.layer import ZipformerEncoderLayer
+from snowmelt.models.zipformer.packing import (
+    Packing,
+    fill_slots,
+    pack_features,
+    packing_of,
+    unpack,
+)
 from snowmelt.models.zipformer.randomness import (
     feature_masks,
     flip,
@@ -176,12 +184,14 @@ class Zipformer(nn.Module):
         check_utterances(x, x_lens)
         x_lens = x_lens.to(torch.int64)
         x = x[:, : int(x_lens.max())]
+        lens = (x_lens - _EMBEDDING_OVERLAP) >> 1
+        if self.training and not self.icefall_compat and _packs_utterances(x):
+            return self._packed_forward(x, x_lens, lens), lens_at(lens, 2)
         if not self.icefall_compat:
             x = fill_padding(x, x_lens)
         x = self._embedded(x)  # (T', N, C)
-        lens = (x_lens - _EMBEDDING_OVERLAP) >> 1
         own_lens = None if self.icefall_compat else lens
-        windows = self._whole_windows(x.size(0), lens)
+        windows = self._whole_windows(x.size(0), lens, None)
         masks: list[Tensor | None] = [None] * len(self.encoders)
         if self.training:
             masks = feature_masks(x, self.encoder_dims, self.encoder_unmasked_dims, self._factors())
@@ -197,6 +207,25 @@ class Zipformer(nn.Module):
                 x = stack(x, windows[ds], masks[i], padding_mask)
             outputs.append(x)
         return self.downsample_output(x, own_lens).transpose(0, 1), lens_at(lens, 2)
+
+    @torch.jit.unused
+    def _packed_forward(self, x: Tensor, x_lens: Tensor, lens: Tensor) -> Tensor:
+        """Training on the CPU: one utterance behind the other, see `packing`."""
+        packing = packing_of(lens, math.lcm(2, *self._factors()))
+        x = self._embedded(pack_features(x, x_lens, packing))  # (M, 1, C)
+        # The embedding saw two utterances where slots meet: what is infinite in one stays in it.
+        x = fill_slots(x, packing)
+        windows = self._whole_windows(int(lens.max()), lens, packing)
+        masks = feature_masks(x, self.encoder_dims, self.encoder_unmasked_dims, self._factors())
+        outputs: list[Tensor] = []
+        for i, (stack, ds) in enumerate(zip(self.encoders, self._factors(), strict=True)):
+            x = self._with_skip(i, x, outputs)
+            if ds > 1:
+                x = fill_slots(x, packing)
+            x = stack(x, windows[ds], masks[i])
+            outputs.append(x)
+        x = self.downsample_output(fill_slots(x, packing))
+        return unpack(x, packing.at(2))[: int(lens_at(lens, 2).max())].transpose(0, 1)
 
     def init_state(
         self,
@@ -292,7 +321,9 @@ class Zipformer(nn.Module):
         # Under autocast too the layers add their results up in the type of the weights.
         return out.to(self.downsample_output.query.dtype)
 
-    def _whole_windows(self, num_frames: int, lens: Tensor) -> dict[int, Windows]:
+    def _whole_windows(
+        self, num_frames: int, lens: Tensor, packing: Packing | None
+    ) -> dict[int, Windows]:
         chunk_size = self.decode_chunk_size
         if self.training:
             chunk_size = random_chunk_size(
@@ -303,12 +334,16 @@ class Zipformer(nn.Module):
         windows = {}
         for ds in set(self._factors()):
             frames, ds_lens = -(-num_frames // ds), lens_at(lens, ds)
+            if packing is not None:
+                frames = packing.at(ds).num_frames
             if chunk_size >= num_frames:
                 windows[ds] = full_windows(frames, ds_lens)
             else:
                 left = self.num_left_chunks
                 windows[ds] = chunk_windows(frames, chunk_size // ds, left, ds_lens)
-            if not self.training or lens.device.type != "cpu":
+            if packing is not None:
+                windows[ds] = windows[ds]._replace(packing=packing.at(ds))
+            elif not self.training or lens.device.type != "cpu":
                 windows[ds] = with_mask(windows[ds])
         return windows
 
@@ -336,6 +371,11 @@ class Zipformer(nn.Module):
 
     def _factors(self) -> tuple[int, ...]:
         return self.zipformer_downsampling_factors
+
+
+def _packs_utterances(x: Tensor) -> bool:
+    """Training: on the CPU padding costs what frames cost, on others loops over utterances do."""
+    return x.device.type == "cpu"
 
 
 def _layers(stack: nn.Module) -> ZipformerEncoder:

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from snowmelt.models.regularisers import (
     ActivationBalancer,
     BasicNorm,
-    DoubleSwish,
-    Dropout,
+    DoubleSwishDropout,
     Whiten,
     scaled_linear,
 )
 from snowmelt.models.zipformer.attention import RelPositionMultiheadAttention
 from snowmelt.models.zipformer.caches import LayerCache, kept_frames, kept_mean
 from snowmelt.models.zipformer.convolution import ConvolutionModule
+from snowmelt.models.zipformer.packing import Packing, running_mean
 from snowmelt.models.zipformer.randomness import dynamic_dropout, flip, min_bypass_scale
 from snowmelt.models.zipformer.windows import Windows
 
@@ -40,14 +40,12 @@ class FeedforwardModule(nn.Module):
         self.balancer = ActivationBalancer(
             feedforward_dim, channel_dim=-1, max_abs=10.0, min_prob=0.25
         )
-        self.activation = DoubleSwish()
-        self.dropout = Dropout(dropout)
+        self.activation = DoubleSwishDropout(dropout)
         self.out_proj = scaled_linear(feedforward_dim, d_model, initial_scale=0.01)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) to (..., C)."""
-        x = self.activation(self.balancer(self.in_proj(x)))
-        out: Tensor = self.out_proj(self.dropout(x))
+        out: Tensor = self.out_proj(self.activation(self.balancer(self.in_proj(x))))
         return out
 
 
@@ -62,16 +60,22 @@ class PoolingModule(nn.Module):
         super().__init__()
         self.proj = scaled_linear(d_model, d_model, bias=False, initial_scale=0.1)
 
-    def forward(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, padding_mask: Tensor | None = None, packing: Packing | None = None
+    ) -> Tensor:
         """Whole utterances.
 
         Args:
-            x: (T, N, C).
+            x: (T, N, C), or (M, 1, C) with a packing.
             padding_mask: (N, T) bool; with it, the result is 0 at padding frames.
+            packing: where the utterances are, if they stand one behind the other.
 
         Returns:
-            (T, N, C).
+            As x.
         """
+        if packing is not None:
+            packed: Tensor = self.proj(running_mean(x, packing))
+            return packed
         count = torch.arange(1, x.size(0) + 1, device=x.device, dtype=x.dtype)
         mean = x.cumsum(dim=0) / count[:, None, None]
         if padding_mask is not None:
@@ -149,30 +153,30 @@ class ZipformerEncoderLayer(nn.Module):
         """Whole utterances.
 
         Args:
-            src: (T, N, C).
+            src: (T, N, C), or (M, 1, C) where the windows have a packing.
             pos_emb: (1, 2 * S - 1 + L, C) positions for `windows`.
             windows: which keys each query of the attention sees.
             padding_mask: (N, T) bool; with it, pooling gives and convolutions see zeros at
                 padding frames, as in the original. No valid frame depends on it.
 
         Returns:
-            (T, N, C).
+            As src.
         """
         skip = dynamic_dropout(self.batch_count) if self.training else 0.0
         x = src + self.feed_forward1(src)
         if not flip(skip):
-            x = x + self.pooling(x, padding_mask)
+            x = x + self.pooling(x, padding_mask, windows.packing)
         weights = None
         if not flip(skip):
             attention, weights = self.self_attn(x, pos_emb, windows)
             x = x + attention
         if not flip(skip):
-            x = x + self.conv_module1(x, padding_mask)
+            x = x + self.conv_module1(x, padding_mask, windows.packing)
         x = x + self.feed_forward2(x)
         if weights is not None:
             x = x + self.self_attn.forward2(x, weights, windows)
         if not flip(skip):
-            x = x + self.conv_module2(x, padding_mask)
+            x = x + self.conv_module2(x, padding_mask, windows.packing)
         x = x + self.feed_forward3(x)
         return self._bypassed(src, x, self._training_bypass_scale())
 

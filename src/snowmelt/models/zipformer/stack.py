@@ -62,13 +62,13 @@ class ZipformerEncoder(nn.Module):
         """Whole utterances.
 
         Args:
-            src: (T, N, C).
+            src: (T, N, C), or (M, 1, C) where the windows have a packing.
             windows: which keys each query of the attention sees.
-            feature_mask: (T, N, C) factors applied before and after every layer (training).
+            feature_mask: like src, factors applied before and after every layer (training).
             padding_mask: (N, T) bool, only to compute padding frames as the original does.
 
         Returns:
-            (T, N, C).
+            As src.
         """
         pos_emb = self.encoder_pos.rows(windows.block, windows.left, src)
         x = src if feature_mask is None else src * feature_mask
@@ -158,12 +158,13 @@ class DownsampledZipformerEncoder(nn.Module):
         """Whole utterances.
 
         Args:
-            src: (T, N, C_in).
+            src: (T, N, C_in), or (M, 1, C_in) where the windows have a packing.
             windows, feature_mask, padding_mask: as in `ZipformerEncoder`, at the stack's rate.
-            x_lens: (N,) int64 valid frames of src; None as in `AttentionDownsample`.
+            x_lens: (N,) int64 valid frames of src; None as in `AttentionDownsample`, and where src
+                is packed: then the slots are full, see `fill_slots`.
 
         Returns:
-            (T, N, C).
+            As src.
         """
         x = self.encoder(self.downsample(src, x_lens), windows, feature_mask, padding_mask)
         return self._combined(src, x)

@@ -14,6 +14,8 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor
 
+from snowmelt.models.zipformer.packing import Packing
+
 __all__ = [
     "Windows",
     "chunk_windows",
@@ -46,6 +48,8 @@ class Windows(NamedTuple):
         last: (N, B, S) int32, the key behind the last one; not above `first` if it sees none.
         forbidden: bool, broadcasts to (B, N, H, S, W), True where a key must not be seen: a mask in
             place of `first` and `last`, or the same in another form (`forbidden_keys`); or None.
+        packing: None: queries and keys come as (T, N, C). Otherwise as (M, 1, C), the utterances'
+            slots one behind the other.
     """
 
     num_frames: int
@@ -55,6 +59,7 @@ class Windows(NamedTuple):
     first: Tensor
     last: Tensor
     forbidden: Tensor | None = None
+    packing: Packing | None = None
 
 
 def full_windows(num_frames: int, x_lens: Tensor, left: int = 0) -> Windows:

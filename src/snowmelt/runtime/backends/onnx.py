@@ -151,6 +151,7 @@ class OnnxBackend:
                 f"{self.decode_chunk_len}, which does not fit a {model_type}",
                 "export the model again",
             )
+        _require_size(self._encoder, self._encoder.inputs, 1, "T", self._window)
         inputs = self._encoder.inputs[1:]
         self._axes = [_stream_axis(i, self._encoder.name) for i in inputs]
         self._fresh = [_zeros(i, axis) for i, axis in zip(inputs, self._axes, strict=True)]
@@ -158,7 +159,9 @@ class OnnxBackend:
         decoder = OnnxSession(models.decoder, "decoder", num_threads)
         joiner = OnnxSession(models.joiner, "joiner", num_threads)
         self.joiner_dim = _common_width(self._encoder, decoder, joiner)
-        self.scorer = OnnxScorer(decoder, joiner, unk_id)
+        self.scorer = scorer = OnnxScorer(decoder, joiner, unk_id)
+        _require_size(decoder, decoder.inputs, 1, "context_size", scorer.context_size)
+        _require_size(joiner, joiner.outputs, 1, "vocab_size", scorer.vocab_size)
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -279,6 +282,8 @@ class OnnxSession:
                 model if isinstance(model, bytes) else str(model),
                 options,
                 providers=["CPUExecutionProvider"],
+                # Trying the same once more would only print.
+                enable_fallback=0,
             )
             self.inputs = self._session.get_inputs()
             self.outputs = self._session.get_outputs()
@@ -345,6 +350,19 @@ def _common_width(encoder: OnnxSession, decoder: OnnxSession, joiner: OnnxSessio
             "take the three files of one export",
         )
     return int(width)
+
+
+def _require_size(
+    session: OnnxSession, nodes: "Sequence[onnxruntime.NodeArg]", axis: int, key: str, value: int
+) -> None:
+    """Compare what the metadata say with the graph; a size that is not fixed is not compared."""
+    shape = nodes[0].shape if nodes else []
+    size = shape[axis] if len(shape) > axis else None
+    if size is None or (isinstance(size, int) and size != value):
+        raise CheckpointError(
+            f"{session.name} has {size}, its set of files says {key} is {value}",
+            "take all three files from one export",
+        )
 
 
 def _stream_axis(node: "onnxruntime.NodeArg", name: str) -> int:

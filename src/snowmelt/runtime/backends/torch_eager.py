@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Protocol, cast
 import torch
 from torch import Tensor, nn
 
+from snowmelt.checkpoint.weights_hash import weights_sha256
 from snowmelt.models.decoder import Decoder
 from snowmelt.models.state import stack_states
 from snowmelt.presets.frames import FrontEnd
@@ -144,6 +145,7 @@ class TorchBackend:
     ) -> None:
         self._device = torch.device(device)
         model.eval().to(self._device)
+        self._model = model
         parts: Any = model
         self._encoder = cast(_StreamingEncoder, parts.encoder)
         self._encoder_proj = parts.joiner.encoder_proj
@@ -151,6 +153,10 @@ class TorchBackend:
         self.scorer = TorchScorer(model, unk_id)
         self.decode_chunk_len = config.decode_chunk_len
         self.front_end = config.front_end
+
+    def weights_sha256(self) -> str:
+        """One number for all weights, as they take part in calculations."""
+        return weights_sha256(self._model.state_dict())
 
     def init_state(self) -> _Row:
         """State of a stream that has heard nothing."""

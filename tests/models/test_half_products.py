@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from snowmelt.train import half_products
+from snowmelt.models import half_products
 
 
 @pytest.mark.parametrize("bf16_seconds", [0.5, 2.0])
