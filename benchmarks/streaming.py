@@ -137,6 +137,7 @@ options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = options.inter_op_num_threads = 1
 for path in sys.argv[1:]:
     onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+print("ready", flush=True)
 """
 
 
