@@ -1,5 +1,7 @@
 """Language models: token by token, in pieces, in any company, the scores are the same."""
 
+import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +11,13 @@ from torch import Tensor
 from snowmelt.models.lm.build import build_lm
 from snowmelt.models.lm.model import TokenLm
 from snowmelt.models.lm.transformer import TransformerCore
-from snowmelt.presets.language_models import LmConfig, RnnLmConfig, TransformerLmConfig
+from snowmelt.presets.language_models import (
+    LM_TYPES,
+    LmConfig,
+    RnnLmConfig,
+    TransformerLmConfig,
+    lm_preset,
+)
 
 VOCAB = 11
 RNN = RnnLmConfig(embedding_dim=6, hidden_dim=10, num_layers=2)
@@ -112,9 +120,18 @@ def test_a_transformer_forgets_what_is_out_of_its_windows() -> None:
 
 @BOTH
 def test_tied_weights_are_one_table(config: LmConfig) -> None:
-    from dataclasses import replace
-
     tied, apart = _model(config), _model(replace(config, tie_weights=False))
     assert tied.output.weight is tied.embedding.weight
     sizes = [sum(p.numel() for p in model.parameters()) for model in (tied, apart)]
     assert sizes[1] - sizes[0] == tied.embedding.weight.numel()
+
+
+@pytest.mark.parametrize("lm_type", LM_TYPES)
+@torch.inference_mode()
+def test_a_fresh_model_prefers_nothing(lm_type: str) -> None:
+    torch.manual_seed(3)
+    model = build_lm(lm_preset("lm-small", lm_type), 500).eval()
+    tokens = torch.randint(500, (4, 20))
+    scores, _ = model.score(tokens)
+    loss = -scores[:, :-1].gather(2, tokens[:, 1:, None]).mean()
+    assert float(loss) < math.log(500) + 0.5

@@ -13,13 +13,17 @@ Architecture, 2020 (the place of the normalisation).
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 __all__ = ["TransformerCore", "TransformerLmState"]
+
+
+# Of the output, before the first step.
+_INITIAL_SCALE: Final = 0.25
 
 
 class TransformerLmState(NamedTuple):
@@ -66,6 +70,9 @@ class TransformerCore(nn.Module):
             _Layer(dim, nhead, dim_feedforward, dropout) for _ in range(num_layers)
         )
         self.norm = nn.LayerNorm(dim)
+        # Where outputs are compared with the vectors that come in, a token would else be the best
+        # guess of its own successor by far, which takes long to forget.
+        nn.init.constant_(self.norm.weight, _INITIAL_SCALE)
 
     def init_state(self, num_streams: int, like: Tensor) -> TransformerLmState:
         """See `Core`."""
