@@ -221,6 +221,14 @@ def test_a_healthy_corpus_has_no_findings(tmp_path: Path) -> None:
     assert len(result.utterances) == 52
 
 
+@pytest.mark.parametrize("name", ["N/A", "unknown", ""])
+def test_an_unknown_speaker_is_nobody(tmp_path: Path, name: str) -> None:
+    cuts = corpus(tmp_path)
+    for cut in [cut for those in cuts.values() for cut in those]:
+        cut.supervisions[0].speaker = name
+    assert audit(cuts).findings == ()
+
+
 def test_a_vocabulary_knows_its_words(tmp_path: Path) -> None:
     cuts = corpus(tmp_path)
     cuts["train"][5].supervisions[0].text = "FOUR FIVES"

@@ -83,6 +83,9 @@ _MIN_SPREAD: Final = 0.1
 # The median absolute deviation of normal numbers is this much of their standard deviation.
 _MAD_OF_NORMAL: Final = 0.6745
 
+# What corpora write where they do not know who speaks; GigaSpeech does so everywhere.
+_NOBODY: Final = frozenset({"n/a", "na", "none", "unk", "unknown", "<unk>"})
+
 # Without a vocabulary: characters in fewer of the utterances than this are suspected.
 _RARE_SHARE: Final = 0.001
 
@@ -347,7 +350,8 @@ def _known_speakers(utterances: Sequence[Utterance]) -> Iterable[Finding]:
 
 
 def _speakers(cut: Cut) -> list[str]:
-    return sorted({s.speaker for s in cut.supervisions if s.speaker})
+    speakers = {s.speaker for s in cut.supervisions if s.speaker}
+    return sorted(name for name in speakers if name.casefold() not in _NOBODY)
 
 
 def _heard(utterance: Utterance) -> SoundFacts | None:
