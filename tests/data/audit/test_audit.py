@@ -224,8 +224,8 @@ def test_a_healthy_corpus_has_no_findings(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["N/A", "unknown", ""])
 def test_an_unknown_speaker_is_nobody(tmp_path: Path, name: str) -> None:
     cuts = corpus(tmp_path)
-    for cut in [cut for those in cuts.values() for cut in those]:
-        cut.supervisions[0].speaker = name
+    for one in [one for those in cuts.values() for one in those]:
+        one.supervisions[0].speaker = name
     assert audit(cuts).findings == ()
 
 
