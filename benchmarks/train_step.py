@@ -8,8 +8,9 @@ on PYTHONPATH, "plain" the same classes in plain torch (`benchmarks.plain`), and
 folder of any other revision. They take turns round by round, so that what else runs on the machine
 falls on all alike; with `--processes 2` two of each kind run at once and their audio is added up.
 Times are medians over the rounds. Beside the seconds of the wall stand those of the processor:
-where others use the machine, compare these. The share of the peak is that of the matrix-product
-rate measured in the same process, over the processor's seconds.
+where others use the machine, compare these. The share of the peak counts the arithmetic of "now"
+(others may do more of it, on padding) in the processor's seconds; the peak is the rate of matrix
+products in the same process.
 """
 
 import argparse
