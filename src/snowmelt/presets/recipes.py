@@ -69,6 +69,7 @@ CORPUS_PRESETS: Final[dict[str, CorpusPreset]] = {
             enable_spec_aug=False,
             spec_aug_time_warp_factor=0,
             max_tail_s=0.5,
+            cut_edges=0.25,  # all strings begin and end with silence, speech elsewhere does not
         ),
         model="zipformer-tiny",
         train={
