@@ -4,13 +4,13 @@ Invariant: an option that is not given is None, so that a preset's value stays.
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
 from snowmelt.cli.arguments import parse_bool
 
-__all__ = ["add_fields", "field_defaults"]
+__all__ = ["add_field", "add_fields", "field_defaults"]
 
 
 def add_fields(
@@ -24,18 +24,24 @@ def add_fields(
         help: what each field means.
     """
     for name, default in defaults.items():
-        flag = "--" + name.replace("_", "-")
-        text = help[name].replace("%", "%%")
-        if isinstance(default, bool):
-            group.add_argument(
-                flag, nargs="?", const=True, type=parse_bool, metavar="BOOL", help=text
-            )
-        else:
-            metavar = {int: "N", float: "X"}[type(default)]
-            group.add_argument(flag, type=type(default), metavar=metavar, help=text)
+        add_field(group, ["--" + name.replace("_", "-")], default, help[name])
 
 
-def field_defaults(classes: Sequence[type], *, without: Sequence[str] = ()) -> dict[str, Any]:
+def add_field(
+    group: argparse._ArgumentGroup, flags: Sequence[str], default: Any, text: str
+) -> None:
+    """Add the option of one field, of the type of its default; None stands for a truth value."""
+    text = text.replace("%", "%%")
+    if default is None or isinstance(default, bool):
+        group.add_argument(
+            *flags, nargs="?", const=True, type=parse_bool, metavar="BOOL", help=text
+        )
+    else:
+        metavar = {int: "N", float: "X"}.get(type(default), "NAME")
+        group.add_argument(*flags, type=type(default), metavar=metavar, help=text)
+
+
+def field_defaults(classes: Sequence[type], *, without: Collection[str] = ()) -> dict[str, Any]:
     """Name -> default of every field; of the first class that has it.
 
     Args:

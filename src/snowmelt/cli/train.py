@@ -5,11 +5,11 @@ an option that is not given keeps the preset's value.
 """
 
 import argparse
-from dataclasses import fields
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from snowmelt.cli.arguments import add_bool, finite_float, natural_int, parse_bool
+from snowmelt.cli.arguments import add_bool, finite_float, natural_int
+from snowmelt.cli.config_fields import add_field, field_defaults
 from snowmelt.core.errors import ConfigError
 from snowmelt.presets.data import DataConfig
 from snowmelt.presets.models import LstmConfig, ZipformerConfig
@@ -26,9 +26,6 @@ _GROUPS: Final = {
 
 # Settled by --preset, --corpus and --mix.
 _NOT_FIELDS: Final = {"encoder", "corpus", "mix"}
-
-# Yes, no, or what suits the data.
-_TERNARY: Final = {"on_the_fly_feats"}
 
 _LISTS_OF_NAMES: Final = {"train_parts", "dev_parts", "test_parts"}
 
@@ -272,30 +269,14 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def _add_fields(group: argparse._ArgumentGroup, classes: tuple[type, ...]) -> None:
-    for name, default in _defaults(classes).items():
+    for name, default in field_defaults(classes, without=_NOT_FIELDS).items():
         flags = ["--" + name.replace("_", "-"), *([_ALIASES[name]] if name in _ALIASES else [])]
-        text = _HELP[name].replace("%", "%%")
-        if isinstance(default, bool) or name in _TERNARY:
-            group.add_argument(
-                *flags, nargs="?", const=True, type=parse_bool, metavar="BOOL", help=text
-            )
-        elif name in _LISTS_OF_NAMES:
-            group.add_argument(*flags, type=_names, metavar="NAME,NAME,…", help=text)
+        if name in _LISTS_OF_NAMES:
+            group.add_argument(*flags, type=_names, metavar="NAME,NAME,…", help=_HELP[name])
         elif isinstance(default, tuple):
-            group.add_argument(*flags, type=_int_tuple, metavar="N,N,…", help=text)
+            group.add_argument(*flags, type=_int_tuple, metavar="N,N,…", help=_HELP[name])
         else:
-            metavar = {int: "N", float: "X"}.get(type(default), "NAME")
-            group.add_argument(*flags, type=type(default), metavar=metavar, help=text)
-
-
-def _defaults(classes: tuple[type, ...]) -> dict[str, Any]:
-    """Name -> default of every field that is an option; of the first class that has it."""
-    defaults: dict[str, Any] = {}
-    for cls in classes:
-        for field in fields(cls):
-            if field.name not in _NOT_FIELDS:
-                defaults.setdefault(field.name, field.default)
-    return defaults
+            add_field(group, flags, default, _HELP[name])
 
 
 def _int_tuple(text: str) -> tuple[int, ...] | int:
@@ -349,7 +330,7 @@ def run(args: argparse.Namespace) -> int:
             )
         mix = {"librispeech": 1.0 - args.giga_prob, "gigaspeech": args.giga_prob}
     overrides = {
-        group: {name: getattr(args, name) for name in _defaults(classes)}
+        group: {name: getattr(args, name) for name in field_defaults(classes, without=_NOT_FIELDS)}
         for group, classes in _GROUPS.items()
     }
     if args.input_strategy is not None and args.on_the_fly_feats is None:
