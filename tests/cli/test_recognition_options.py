@@ -41,6 +41,9 @@ def test_a_graph_comes_from_a_file_or_from_the_language(tmp_path: Path) -> None:
     method = ("--decoding-method", "fast_beam_search_LG", "--ngram-lm-scale", "0.5")
     search = search_of(*method, "--lang-dir", str(tmp_path))
     assert search.graph is not None and search.graph.scores.tolist() == [-1.0]
+    # As in the original: only the LG methods know the language.
+    plain = ("--decoding-method", "fast_beam_search")
+    assert search_of(*plain, "--lang-dir", str(tmp_path)).graph is None
     made_from[0].write_text("<eps> 0\nA 1\n")
     with pytest.raises(UserError, match=r"another words\.txt"):
         search_of(*method, "--lang-dir", str(tmp_path))

@@ -343,12 +343,13 @@ def load_search(
     """
     from snowmelt.core.files import require_file
     from snowmelt.search.hotwords import hotword_graph, parse_hotwords
-    from snowmelt.search.methods import GRAPH_METHODS, RESCORING_METHODS, build_search
+    from snowmelt.search.methods import LG_METHODS, RESCORING_METHODS, build_search
 
     lms = load_lms(args, options, tokenizer, known_lms)
     is_rescored = options.decoding_method in RESCORING_METHODS
-    # --lang-dir may be the folder of token n-grams for another method of the same sweep.
-    needs_graph = args.graph or options.decoding_method in GRAPH_METHODS
+    # In a sweep --lang-dir is for the methods that need a language; as in the original, the others
+    # walk along the trivial graph.
+    needs_graph = args.graph or options.decoding_method in LG_METHODS
     graph = _decoding_graph(args, tokenizer) if needs_graph else None
     if args.hotwords_file is None:
         method = build_search(options, graph=graph, lms=lms)

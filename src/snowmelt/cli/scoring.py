@@ -223,11 +223,10 @@ def _combinations(args: argparse.Namespace) -> list[argparse.Namespace]:
 
 def _scales(args: argparse.Namespace, method: str) -> list[tuple[float, float]]:
     """Scales of the language model and of the n-gram; those without a use are not varied."""
-    from snowmelt.search.methods import LM_METHODS, NGRAM_METHODS
+    from snowmelt.search.methods import LG_METHODS, LM_METHODS, NGRAM_METHODS
 
-    has_graph_scale = method.endswith("_LG")
     lm_scales = args.lm_scale if method in LM_METHODS else args.lm_scale[:1]
-    uses_ngram = method in NGRAM_METHODS or has_graph_scale
+    uses_ngram = method in (*NGRAM_METHODS, *LG_METHODS)
     ngram_scales = args.ngram_lm_scale if uses_ngram else args.ngram_lm_scale[:1]
     return [(lm_scale, ngram_scale) for lm_scale in lm_scales for ngram_scale in ngram_scales]
 

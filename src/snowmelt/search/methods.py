@@ -28,6 +28,7 @@ from snowmelt.text.graph import DecodingGraph
 __all__ = [
     "GRAPH_METHODS",
     "HOTWORD_METHODS",
+    "LG_METHODS",
     "LM_METHODS",
     "METHOD_NAMES",
     "NGRAM_METHODS",
@@ -340,6 +341,9 @@ _GRAPH_BUILDERS: Final[dict[str, _GraphBuilder]] = {
 METHOD_NAMES: Final = (*_BUILDERS, *_LM_BUILDERS, *_GRAPH_BUILDERS)
 
 GRAPH_METHODS: Final = tuple(_GRAPH_BUILDERS)
+
+# Those that need the graph of a language, and scale it.
+LG_METHODS: Final = ("fast_beam_search_LG", "fast_beam_search_nbest_LG")
 
 # Those whose hypotheses are chosen from by what was really said. The search does not know it and
 # takes the best: who asks for its n-best list has to choose.
