@@ -186,3 +186,23 @@ def test_gates_that_cannot_be(exp_dir, cuts, tmp_path, capsys):
     with pytest.raises(DataError, match="holds no utterance with words"):
         gate_utterances(GateCuts(str(tmp_path / "silent.jsonl")), data, "main")
     assert [len(u.words) > 0 for u in gate_utterances(GateCuts(str(cuts)), data, "main")]
+
+
+def test_sound_beside_a_manifest_is_found_from_anywhere(cuts, tmp_path):
+    manifest = tmp_path / "cuts.jsonl.gz"
+    CutSet.from_cuts([_relative(cut) for cut in CutSet.from_file(cuts)]).to_file(manifest)
+    for n, sound in enumerate(_SOUNDS):
+        soundfile.write(tmp_path / f"{n}.wav", sound, 16000, subtype="FLOAT")
+    found = gate_utterances(GateCuts(str(manifest)), DataConfig(), "main")
+    assert [len(u.load()[1]) for u in found] == [len(sound) for sound in _SOUNDS]
+
+
+def _relative(cut: MonoCut) -> MonoCut:
+    cut.recording.sources[0].source = Path(cut.recording.sources[0].source).name
+    return cut
+
+
+def test_an_empty_manifest_says_why(tmp_path):
+    (tmp_path / "empty.txt").touch()
+    with pytest.raises(DataError, match="empty or damaged"):
+        gate_utterances(GateCuts(str(tmp_path / "empty.txt")), DataConfig(), "main")

@@ -59,11 +59,13 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> int:
     """Measure, draw, and print the table."""
+    from snowmelt.core.files import make_folder
     from snowmelt.evaluate.frontier import Point, frontier_table, write_frontier
     from snowmelt.evaluate.partials import PartialLog
     from snowmelt.presets.frames import FEATURE_FRAME_S
 
     plans = _plans(args)
+    make_folder(args.output_dir)  # before hours of measuring
     names = _names([runs[0] for runs in plans])
     partials = PartialLog()
     points = []

@@ -7,12 +7,14 @@ real chunks, several streams at a time.
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
 from lhotse import CutSet, load_manifest_lazy
 from lhotse.cut import Cut
+from lhotse.cut.data import DataCut
 
 from snowmelt.audio.samples import Float32Array
 from snowmelt.core.errors import DataError
@@ -116,10 +118,22 @@ def _read(path: Path) -> CutSet:
     try:
         cuts = load_manifest_lazy(path)
     except Exception as error:  # lhotse raises what its readers raise
-        raise DataError(f"{path} is no manifest of cuts: {error}", "pass a .jsonl.gz") from error
+        reason = str(error) or "it is empty or damaged"  # lhotse's StopIteration says nothing
+        raise DataError(f"{path} is no manifest of cuts: {reason}", "pass a .jsonl.gz") from error
     if not isinstance(cuts, CutSet):
         raise DataError(f"{path} is no manifest of cuts", "pass a .jsonl.gz of cuts")
-    return cuts
+    return cuts.map(partial(_beside, path.absolute().parent))
+
+
+def _beside(folder: Path, cut: Cut) -> Cut:
+    """The cut with the sound file beside its manifest, where our own manifests have it."""
+    if not isinstance(cut, DataCut) or cut.recording is None:
+        return cut
+    sources = cut.recording.sources
+    if not all(s.type == "file" and (folder / s.source).is_file() for s in sources):
+        return cut
+    prefixed: Cut = cut.with_recording_path_prefix(folder)
+    return prefixed
 
 
 def hear(model: SpeechModel, utterances: Sequence[GateUtterance]) -> Heard:
