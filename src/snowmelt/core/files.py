@@ -102,7 +102,9 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot make the folder {path}: {error.strerror or error}") from None
+        raise UserError(
+            f"cannot make the folder {path}: {error.strerror or error}", "choose another folder"
+        ) from None
 
 
 @contextmanager

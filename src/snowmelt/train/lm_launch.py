@@ -100,8 +100,8 @@ def start_lm_run(
             )
         training, dev = iter(rest), iter(apart)
     max_len = config.train.max_sent_len
-    dev_sentences = encode_sentences(dev, tokenizer, max_len=max_len, name="the dev text")
     sentences = encode_sentences(training, tokenizer, max_len=max_len, name="the text")
+    dev_sentences = encode_sentences(dev, tokenizer, max_len=max_len, name="the dev text")
     return train_lm(
         replace(config, vocabulary_hash=vocabulary_hash(tokenizer)),
         tokenizer,
