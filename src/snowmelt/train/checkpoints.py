@@ -9,7 +9,8 @@ Invariant: knows no model and no optimiser; what a file holds is not changed.
 import logging
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from snowmelt.core.files import atomic_path, make_folder
 __all__ = [
     "SettingRules",
     "check_settings",
+    "fitting",
     "flat_settings",
     "keep_newest",
     "newest_checkpoint",
@@ -193,3 +195,22 @@ def _position(path: Path) -> tuple[int, int]:
     """Batches done, and the epoch to go on with: later where the epoch is complete."""
     progress = own_part(peek_checkpoint(path), path).get("progress", {})
     return progress.get("batch_idx_train", 0), progress.get("epoch", 0)
+
+
+@contextmanager
+def fitting(path: Path) -> Iterator[None]:
+    """What goes wrong while the parts of a checkpoint are taken over says that it does not fit.
+
+    Raises:
+        CheckpointError: it is another run's, or damaged.
+    """
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except (RuntimeError, ValueError, LookupError, AttributeError, TypeError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise CheckpointError(
+            f"{path} does not fit this run: {reason}",
+            hint="resume with the settings the run was started with",
+        ) from error

@@ -14,11 +14,16 @@ import torch
 from snowmelt.checkpoint.files import save_checkpoint
 from snowmelt.checkpoint.lm_experiment import LmExperimentConfig
 from snowmelt.core.config import to_dict
-from snowmelt.core.errors import CheckpointError
 from snowmelt.models.lm.build import build_lm
 from snowmelt.optim.eden import Eden
 from snowmelt.optim.scaled_adam import ScaledAdam
-from snowmelt.train.checkpoints import SettingRules, check_settings, flat_settings, own_part
+from snowmelt.train.checkpoints import (
+    SettingRules,
+    check_settings,
+    fitting,
+    flat_settings,
+    own_part,
+)
 from snowmelt.train.lm_metrics import LmTotals
 from snowmelt.train.precision import Precision
 from snowmelt.train.resume import Progress
@@ -116,7 +121,7 @@ class LmTrainState:
             CheckpointError: the file is damaged, or was written by another kind of run.
         """
         ours = own_part(saved, path)
-        try:
+        with fitting(path):
             progress = Progress(**ours["progress"])
             check_settings(
                 path,
@@ -131,14 +136,6 @@ class LmTrainState:
             self.precision.load_state_dict(saved["grad_scaler"])
             self.progress = progress
             self.totals = LmTotals(*ours["totals"])
-        except CheckpointError:
-            raise
-        except (RuntimeError, ValueError, LookupError, AttributeError, TypeError) as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise CheckpointError(
-                f"{path} does not fit this run: {reason}",
-                hint="resume with the settings the run was started with",
-            ) from error
         # The saved states bring their settings along; what the user asks for now goes before.
         self.scheduler.set_base_lr(self.config.train.base_lr)
         for group in self.optimizer.param_groups:

@@ -34,6 +34,7 @@ from snowmelt.optim.scaled_adam import ScaledAdam
 from snowmelt.train.checkpoints import (
     SettingRules,
     check_settings,
+    fitting,
     flat_settings,
     own_part,
 )
@@ -227,7 +228,7 @@ class TrainState:
             CheckpointError: the file is damaged, or was written by another kind of run.
         """
         ours = own_part(saved, path)
-        try:
+        with fitting(path):
             progress, rank_states = Progress(**ours["progress"]), ours["ranks"]
             progress.positions = {k: (v[0], v[1]) for k, v in progress.positions.items()}
             self._check_settings(path, ours["config"], progress, len(rank_states))
@@ -244,14 +245,6 @@ class TrainState:
             self.progress = progress
             self.totals = {label: LossTotals(*sums) for label, sums in mine["totals"].items()}
             self.bad_utterances = dict(mine["bad_utterances"])
-        except CheckpointError:
-            raise
-        except (RuntimeError, ValueError, LookupError, AttributeError, TypeError) as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise CheckpointError(
-                f"{path} does not fit this run: {reason}",
-                hint="resume with the settings the run was started with",
-            ) from error
         # The saved states bring their settings along; what the user asks for now goes before.
         self.scheduler.set_base_lr(self.config.train.base_lr)
         if isinstance(self.optimizer, ScaledAdam):
